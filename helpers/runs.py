@@ -1,0 +1,34 @@
+"""Where the series is, and where its results go."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]  # the series' folder
+
+
+def workspace() -> Path:
+    """Where results go: the series' folder, or the current one where the series lies in a read-only place (Kaggle)."""
+    return ROOT if os.access(ROOT, os.W_OK) else Path.cwd()
+
+
+def runs_folder(profile: str) -> Path:
+    """The folder of a profile's checkpoints, metrics and figures; RUNS_DIR moves it (to Google Drive, say)."""
+    folder = Path(os.environ.get("RUNS_DIR") or workspace() / "runs").absolute() / profile
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_json(path: str | Path, content: dict[str, Any]) -> Path:
+    """Write aside, then move: the file is whole or absent. Missing folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return aside.replace(path)
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """A file that `write_json` wrote; FileNotFoundError where there is none."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))

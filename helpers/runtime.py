@@ -1,0 +1,72 @@
+"""Where and in which precision to compute: each automatic choice comes with the sentence that says why."""
+
+import os
+import random
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A device, a dtype for matrix products, and the reasons for both."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reasons: tuple[str, ...]
+
+    def autocast(self) -> AbstractContextManager:
+        """The context in which forward passes run; it does nothing at fp32."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+
+def pick_device(name: str | None = None) -> tuple[torch.device, str]:
+    """`name`, or the fastest device of this machine; and why. ValueError where the name is no device here."""
+    if name is not None:
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device {name!r} cannot be used here ({error}); leave it out to choose one") from error
+        return torch.device(name), f"{name}: asked for"
+    if torch.cuda.is_available():
+        return torch.device("cuda"), f"cuda: {torch.cuda.get_device_name()} is there"
+    if torch.backends.mps.is_available():
+        return torch.device("mps"), "mps: an Apple GPU is there"
+    return torch.device("cpu"), "cpu: no GPU is there"
+
+
+def pick_dtype(device: torch.device, large: bool) -> tuple[torch.dtype, str]:
+    """The fastest training dtype that `device` has in hardware, and why.
+
+    large: the model has tens of millions of parameters; below that a CPU is fastest in fp32.
+    A T4 claims bf16 (it emulates it), so the compute capability decides.
+    """
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        if (major, minor) >= (8, 0):
+            return torch.bfloat16, f"bf16: compute capability {major}.{minor} has it in hardware"
+        if (major, minor) >= (7, 0):
+            return torch.float16, f"fp16 with loss scaling: compute capability {major}.{minor} only emulates bf16"
+        return torch.float32, f"fp32: compute capability {major}.{minor} has no tensor cores"
+    if not large:
+        return torch.float32, "fp32: at this size it is the fastest, and the steadiest"
+    if device.type == "mps":
+        return torch.bfloat16, "bf16: Apple GPUs have it"
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return torch.bfloat16, "bf16: this CPU multiplies it in hardware"
+    return torch.float32, "fp32: this CPU has no bf16 in hardware"
+
+
+def pick_runtime(large: bool = False, device: str | None = None) -> Runtime:
+    """The device and dtype to train a small or large model with on this machine."""
+    chosen, why = pick_device(device)
+    dtype, why_dtype = pick_dtype(chosen, large)
+    return Runtime(chosen, dtype, (why, why_dtype))
+
+
+def set_up(seed: int, threads: int = 2) -> None:
+    """Seed every generator and fix the thread count, because sums differ in the last bit between thread counts."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    torch.set_num_threads(max(1, min(threads, os.cpu_count() or 1)))
