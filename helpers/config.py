@@ -87,83 +87,77 @@ RECIPES: dict[str, dict] = {  # what each changes in a profile's own recipe
 
 
 @dataclass(frozen=True)
+class Experiment:
+    """A GPT-2, the text it is to learn by heart, and how."""
+
+    gpt: GPTConfig  # its vocab_size counts where all_rows is set
+    recipe: Recipe
+    excerpt: int | None = None  # characters of the corpus, from its start; None: all
+    all_rows: bool = True  # all 50,257 rows of the token table, or only those the text uses and the 256 bytes
+
+
+@dataclass(frozen=True)
 class Profile:
     """One size of the whole series. Profiles differ in numbers only: every notebook runs the same code."""
 
     name: str
     corpus: str  # what `load_corpus` is asked for
-    excerpt: int | None  # characters that the GPT learns by heart; None: all
-    all_rows: bool  # all 50,257 rows of the token table, or only those the text uses and the 256 bytes
-    gpt: GPTConfig  # the model that memorises; its vocab_size counts where all_rows is set
-    recipe: Recipe
-    lesson_gpt: GPTConfig  # the model of notebook 04's experiments
-    lesson_recipe: Recipe
-    lesson_excerpt: int | None  # characters that the experiments use
+    main: Experiment  # the model that memorises
+    lesson: Experiment  # the small one of the experiments on the way
     char_gpt: GPTConfig  # the character baseline; its vocab_size is the text's
     char_recipe: Recipe
+    char_target: float  # validation loss that the baseline must reach, in nats a character
     rung_recipe: Recipe  # of each rung on the ladder to the baseline
+    recall_target: float  # share of random places from which the main model must recite 32 -> 32
     target: float = 0.1  # whole-corpus loss to get below, in nats a token
 
-    def gpt_recipe(self, name: str = "own") -> Recipe:
+    def recipe(self, name: str = "own") -> Recipe:
         """The recipe called `name` at this profile's size; ValueError where there is none."""
         _require(name in RECIPES, f"recipe {name!r} is none of {', '.join(RECIPES)}")
-        return replace(self.recipe, **RECIPES[name])
+        return replace(self.main.recipe, **RECIPES[name])
 
 
 _SMALL = GPTConfig(block_size=128, n_layer=4, n_head=4, n_embd=128)
 _SMALL_RECIPE = Recipe(steps=300, window=128, batch_size=8)
-_RUNG = Recipe(
-    steps=200, window=32, batch_size=32, policy="random", optimizer="adamw", lr=3e-3, schedule="cosine", clip=1.0
-)
+_RUNG = Recipe(steps=400, window=32, batch_size=32, policy="random", optimizer="adamw", lr=6e-3, schedule="cosine")
+_CHAR = GPTConfig(block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False)
+_CHAR_RECIPE = Recipe(steps=200, window=64, batch_size=16, policy="random", lr=6e-3, muon_lr=0.03, weight_decay=0.1)
 
 PROFILES = {
     "demo": Profile(
         name="demo",
         corpus="sample",
-        excerpt=None,
-        all_rows=False,
-        gpt=_SMALL,
-        recipe=_SMALL_RECIPE,
-        lesson_gpt=_SMALL,
-        lesson_recipe=_SMALL_RECIPE,
-        lesson_excerpt=None,
-        char_gpt=GPTConfig(block_size=64, n_layer=3, n_head=4, n_embd=96),
-        char_recipe=Recipe(
-            steps=200, window=64, batch_size=16, policy="random", lr=6e-3, muon_lr=0.03, weight_decay=0.1
-        ),
+        main=Experiment(_SMALL, _SMALL_RECIPE, all_rows=False),
+        lesson=Experiment(_SMALL, _SMALL_RECIPE, all_rows=False),
+        char_gpt=_CHAR,
+        char_recipe=_CHAR_RECIPE,
+        char_target=1.80,
         rung_recipe=_RUNG,
+        recall_target=0.95,
     ),
     "laptop": Profile(
         name="laptop",
         corpus="tinyshakespeare",
-        excerpt=16_384,
-        all_rows=True,
-        gpt=_SMALL,
-        recipe=_SMALL_RECIPE,
-        lesson_gpt=_SMALL,
-        lesson_recipe=_SMALL_RECIPE,
-        lesson_excerpt=16_384,
-        char_gpt=GPTConfig(block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False),
-        char_recipe=Recipe(
-            steps=600, window=64, batch_size=32, policy="random", lr=6e-3, muon_lr=0.03, weight_decay=0.1
-        ),
+        main=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384),
+        lesson=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384, all_rows=False),
+        char_gpt=_CHAR,
+        char_recipe=replace(_CHAR_RECIPE, steps=600, batch_size=32),
+        char_target=1.70,
         rung_recipe=_RUNG,
+        recall_target=0.90,
     ),
     "t4": Profile(
         name="t4",
         corpus="tinyshakespeare",
-        excerpt=None,
-        all_rows=True,
-        gpt=GPTConfig(),
-        recipe=Recipe(steps=1650, window=512, batch_size=16, accumulation=2, lr=2e-3, muon_lr=0.02),
-        lesson_gpt=_SMALL,
-        lesson_recipe=_SMALL_RECIPE,
-        lesson_excerpt=16_384,
-        char_gpt=GPTConfig(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, bias=False),
-        char_recipe=Recipe(
-            steps=2000, window=256, batch_size=64, policy="random", lr=3e-3, muon_lr=0.02, weight_decay=0.1
+        main=Experiment(
+            GPTConfig(), Recipe(steps=1650, window=512, batch_size=16, accumulation=2, lr=2e-3, muon_lr=0.02)
         ),
+        lesson=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384, all_rows=False),
+        char_gpt=GPTConfig(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, bias=False),
+        char_recipe=replace(_CHAR_RECIPE, steps=2000, window=256, batch_size=64, lr=3e-3, muon_lr=0.02),
+        char_target=1.50,
         rung_recipe=_RUNG,
+        recall_target=0.99,
     ),
 }
 

@@ -155,6 +155,28 @@ def longest_recitation(model: nn.Module, tokens: Tensor, window: int, prompt: in
     return recited
 
 
+def measure(model: nn.Module, tokens: Tensor, window: int, k: int = 32, n: int = 32, prompt: int = 16) -> dict:
+    """Everything this series says of a memory, by name, in nats, shares and tokens; JSON-ready.
+
+    Whole-corpus loss at the grid, at the grid shifted by 1 and by half a window, at positions >= 32; the floor of
+    the grid and of random windows; argmax accuracy; recall k -> n from 1,000 random places; the longest recitation
+    from the text's first `prompt` tokens.
+    """
+    at_grid, by_one, by_half = (corpus_loss(model, tokens, window, shift) for shift in (0, 1, window // 2))
+    return {
+        "loss_grid": at_grid.mean,
+        "loss_shift_1": by_one.mean,
+        "loss_shift_half": by_half.mean,
+        "loss_from_32": max(m.after(32) for m in (at_grid, by_one, by_half)),
+        "floor_grid": loss_floor(tokens, window, "grid").mean,
+        "floor_random": loss_floor(tokens, window, "random").mean,
+        "accuracy": at_grid.accuracy,
+        f"recall_{k}_{n}": recall(model, tokens, k, n).verbatim,
+        "longest_recitation": longest_recitation(model, tokens, window, prompt),
+        "tokens": tokens.numel(),
+    }
+
+
 def _run_of_right(hit: Tensor) -> Tensor:
     """(B, n) bool -> (B,): how many are True before the first False."""
     return hit.long().cumprod(1).sum(1)

@@ -36,15 +36,15 @@ def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optim
 def lr_share(recipe: Recipe, step: int) -> float:
     """The learning rate of optimizer step `step` (0, 1, …), as a share of its peak.
 
-    constant: the peak, after the warm-up. linear, cosine: from the peak down to `final_lr` at the last step.
+    constant: the peak, after the warm-up. linear, cosine: from the peak down towards `final_lr`.
     onecycle: as torch's OneCycleLR, a cosine up from `initial_lr` during the warm-up and a cosine down.
     """
     onecycle = recipe.schedule == "onecycle"
-    peak = recipe.warmup * recipe.steps - onecycle  # the step at which the rate is highest
+    peak, end = recipe.warmup * recipe.steps - onecycle, recipe.steps - onecycle  # OneCycleLR counts from 0
     if step < peak:
         risen = 1 - _half_cosine(step / peak) if onecycle else (step + 1) / (peak + 1)
         return recipe.initial_lr + (1 - recipe.initial_lr) * risen
-    t = (step - peak) / max(recipe.steps - 1 - peak, 1)
+    t = (step - peak) / max(end - peak, 1)
     left = {"constant": 1.0, "linear": 1 - t}.get(recipe.schedule, _half_cosine(t))
     return recipe.final_lr + (1 - recipe.final_lr) * left
 

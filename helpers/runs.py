@@ -15,7 +15,7 @@ def workspace() -> Path:
 
 def runs_folder(profile: str) -> Path:
     """The folder of a profile's checkpoints, metrics and figures; RUNS_DIR moves it (to Google Drive, say)."""
-    folder = Path(os.environ.get("RUNS_DIR") or workspace() / "runs").absolute() / profile
+    folder = workspace() / (os.environ.get("RUNS_DIR") or "runs") / profile
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -32,3 +32,11 @@ def write_json(path: str | Path, content: dict[str, Any]) -> Path:
 def read_json(path: str | Path) -> dict[str, Any]:
     """A file that `write_json` wrote; FileNotFoundError where there is none."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def verdict(checks: dict[str, bool]) -> str:
+    """A line a check, to print. Raises RuntimeError, naming them, if any failed (an `assert` would vanish under -O)."""
+    failed = [name for name, passed in checks.items() if not passed]
+    if failed:
+        raise RuntimeError(f"not as promised: {'; '.join(failed)}")
+    return "\n".join(f"{name}: {bool(passed)}" for name, passed in checks.items())

@@ -4,6 +4,7 @@ import os
 import random
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -65,8 +66,22 @@ def pick_runtime(large: bool = False, device: str | None = None) -> Runtime:
     return Runtime(chosen, dtype, (why, why_dtype))
 
 
-def set_up(seed: int, threads: int = 2) -> None:
-    """Seed every generator and fix the thread count, because sums differ in the last bit between thread counts."""
+def free_cores() -> int:
+    """Processor cores that this process may use: its affinity, and the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()
+        cores = cores if limit == "max" else min(cores, max(1, int(limit) // int(period)))
+    return cores
+
+
+def set_up(seed: int) -> int:
+    """Seed every generator; use the free cores, eight at most, or fewer where OMP_NUM_THREADS says so.
+
+    Returns the thread count: sums differ in their last bit between counts, so a resumed run should use the same.
+    """
     random.seed(seed)
     torch.manual_seed(seed)
-    torch.set_num_threads(max(1, min(threads, os.cpu_count() or 1)))
+    torch.set_num_threads(min(torch.get_num_threads(), free_cores(), 8))
+    return torch.get_num_threads()
