@@ -5,6 +5,7 @@ import importlib.util
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,26 +104,32 @@ def _check(content: bytes, source: str, name: str, sha256: str | None, advice: s
     return Corpus(text, name, found, source)
 
 
-def _download(url: str) -> bytes:
-    """The bytes at `url`: 5 s to connect, 30 s between packets, four more tries, a bar where someone watches."""
-    retry = Retry(total=4, backoff_factor=0.3, status_forcelist=(429, 500, 502, 503, 504))
+def _download(url: str, tries: int = 4) -> bytes:
+    """The bytes at `url`: 5 s to connect, 30 s between packets, several tries, a bar where someone watches."""
+    retry = Retry(total=tries, backoff_factor=0.3, status_forcelist=(429, 500, 502, 503, 504))
     try:
         with requests.Session() as session:
-            session.mount("http", HTTPAdapter(max_retries=retry))
-            response = session.get(url, stream=True, timeout=(5, 30))
-            response.raise_for_status()
-            size = int(response.headers.get("content-length", 0)) or None
-            content = bytearray()
-            with tqdm(total=size, unit="B", unit_scale=True, desc="tiny Shakespeare", disable=None) as bar:
-                for part in response.iter_content(65536):
-                    content += part
-                    bar.update(len(part))
-            return bytes(content)
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, HTTPAdapter(max_retries=retry))
+            for _ in range(tries - 1):  # `retry` covers the answer's head, this loop a body that breaks off
+                with suppress(requests.exceptions.ChunkedEncodingError):
+                    return _body(session.get(url, stream=True, timeout=(5, 30)))
+            return _body(session.get(url, stream=True, timeout=(5, 30)))
     except requests.RequestException as error:
         raise DataError(
-            f"cannot download {url} ({type(error).__name__}: no network?). Put tiny Shakespeare at data/input.txt, "
+            f"cannot download {url} ({error}). Without network, put tiny Shakespeare at data/input.txt "
             "or set SHAKESPEARE_PATH to a copy; PROFILE=demo needs no download."
         ) from error
+
+
+def _body(response: requests.Response) -> bytes:
+    response.raise_for_status()
+    size, content = int(response.headers.get("content-length", 0)) or None, bytearray()
+    with tqdm(total=size, unit="B", unit_scale=True, desc="tiny Shakespeare", disable=None) as bar:
+        for part in response.iter_content(65536):
+            content += part
+            bar.update(len(part))
+    return bytes(content)
 
 
 def _store(path: Path, content: bytes) -> None:

@@ -19,7 +19,7 @@ def grid(n_tokens: int, window: int, offset: int = 0) -> tuple[Tensor, Tensor]:
         raise ValueError(f"a grid needs 2 tokens and a window of 1, not {n_tokens} and {window}")
     if not 0 <= offset < window:
         raise ValueError(f"offset={offset} is not inside a window of {window}")
-    starts = torch.arange(offset, n_tokens - 1, window)
+    starts = torch.arange(offset, max(offset, n_tokens - 1), window)
     if offset:
         starts = torch.cat((torch.zeros(1, dtype=torch.int64), starts))
     ends = torch.cat((starts[1:], torch.tensor([n_tokens - 1])))

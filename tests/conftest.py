@@ -1,0 +1,50 @@
+"""What the tests share: small models, small texts, and places that are not the reader's own."""
+
+import pytest
+import torch
+
+from helpers.config import GPTConfig, Recipe
+from helpers.data import BPETokenizer, gpt2_tokenizer, load_corpus
+from helpers.model import GPT
+from helpers.runtime import Runtime
+from helpers.train import Trainer
+from helpers.windows import Windows
+
+CPU = Runtime(torch.device("cpu"), torch.float32, ("cpu: for tests", "fp32: for tests"))
+TINY = GPTConfig(block_size=16, vocab_size=50, n_layer=2, n_head=2, n_embd=16)
+
+
+def tiny_gpt(seed: int = 0, scale: float = 1.0, **changes) -> GPT:
+    """A random model of a few thousand weights; a larger scale makes its opinions stronger."""
+    torch.manual_seed(seed)
+    model = GPT(GPTConfig(**{**vars(TINY), **changes}))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(scale)
+    return model.eval()
+
+
+def tiny_trainer(
+    tokens: torch.Tensor, seed: int = 0, runtime: Runtime = CPU, dropout: float = 0.0, **changes
+) -> Trainer:
+    """A trainer of a tiny model on `tokens`."""
+    recipe = Recipe(**{"steps": 12, "window": 8, "batch_size": 4, **changes})
+    model = tiny_gpt(seed, dropout=dropout)
+    model.init_weights(recipe.zero_residual)
+    return Trainer(model, Windows(tokens, recipe.window, recipe.batch_size, recipe.policy, seed), recipe, runtime)
+
+
+@pytest.fixture(scope="session")
+def tokens() -> torch.Tensor:
+    """300 random tokens out of 50."""
+    return torch.randint(50, (300,), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def sample() -> str:
+    return load_corpus("sample").text
+
+
+@pytest.fixture(scope="session")
+def gpt2() -> BPETokenizer:
+    return gpt2_tokenizer()

@@ -1,0 +1,136 @@
+"""House rules that a reader of the helpers relies on."""
+
+import ast
+import re
+
+import pytest
+
+from helpers.install import installed, missing
+from helpers.runs import ROOT, read_json, verdict, write_json
+
+FILES = {p.stem: p for p in sorted((ROOT / "helpers").glob("*.py"))}
+ALLOWED = {  # who may import whom
+    "__init__": set(),
+    "config": set(),
+    "runs": set(),
+    "runtime": set(),
+    "plots": set(),
+    "install": set(),
+    "set_up_cell": set(),
+    "data": {"runs"},
+    "model": {"config"},
+    "windows": {"config"},
+    "optim": {"config"},
+    "checkpoint": {"config"},
+    "generate": {"windows"},
+    "memorization": {"config", "windows"},
+    "train": {"config", "checkpoint", "optim", "runtime", "windows"},
+    "execute": {"config", "runs"},
+    "__main__": set(FILES) - {"__main__", "execute", "install", "set_up_cell"},
+}
+SPEAKERS = {"__main__", "execute", "install"}  # programs; the others return values
+
+
+def imports(path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            found.append(node.module or "." * node.level)
+            assert not any(alias.name == "*" for alias in node.names), f"{path.name}: star import"
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_helpers_import_only_what_they_may(name):
+    ours = {module.split(".")[1] for module in imports(FILES[name]) if module.startswith("helpers.")}
+    assert name in ALLOWED, "a new helper needs a line in the table above"
+    assert ours <= ALLOWED[name]
+    assert not any(
+        module.startswith((".", "notebooks", "tests")) or module == "helpers" for module in imports(FILES[name])
+    )
+
+
+def test_the_import_rule_has_no_cycle():
+    def reach(name, seen=()):
+        assert name not in seen, f"cycle: {' -> '.join([*seen, name])}"
+        for other in ALLOWED[name]:
+            reach(other, (*seen, name))
+
+    for name in ALLOWED:
+        reach(name)
+
+
+@pytest.mark.parametrize("name", set(FILES) - SPEAKERS)
+def test_helpers_return_values_and_do_not_print(name):
+    calls = [n for n in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+    assert not [c.lineno for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_helpers_never_validate_by_assert(name):
+    assert not [
+        n.lineno for n in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))) if isinstance(n, ast.Assert)
+    ]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_public_name_has_a_docstring(name):
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
+    without = [n.name for n in public if not ast.get_docstring(n) and n.name not in ("main", "parser")]
+    assert not without
+    assert ast.get_docstring(tree) or name == "set_up_cell"
+
+
+def test_helpers_stay_thin():
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in FILES.items()}
+    assert max(lines.values()) <= 260, lines
+    for name, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 45, f"{name}.{node.name}"
+
+
+def test_the_contract_can_be_imported():
+    from helpers.config import PROFILES, GPTConfig
+    from helpers.data import CharTokenizer, gpt2_tokenizer, load_corpus
+    from helpers.generate import generate
+    from helpers.memorization import corpus_loss, longest_recitation, loss_floor, recall
+    from helpers.model import GPT
+    from helpers.train import load_checkpoint, save_checkpoint
+
+    names = [CharTokenizer, gpt2_tokenizer, load_corpus, generate, corpus_loss, longest_recitation, loss_floor, recall]
+    names += [GPT, GPTConfig, load_checkpoint, save_checkpoint]
+    assert all(callable(name) for name in names)
+    assert list(PROFILES) == ["demo", "laptop", "t4"]
+
+
+def test_requirements_are_pinned_and_each_has_its_reason():
+    lines = [ln for ln in (ROOT / "requirements.txt").read_text().splitlines() if ln and not ln.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+ +# .+", line) for line in lines)
+    assert "torch==2.13.0" in {line.split()[0] for line in lines}
+    assert "-r requirements.txt" in (ROOT / "environment.yml").read_text()
+
+
+def test_only_what_is_missing_is_installed():
+    text = "torch==9.9.9  # never\npytest==0.0.1\nno-such-package==1.0  # why\n# a comment\n\n"
+    assert missing(text) == ["no-such-package==1.0"]
+    assert installed("torch")
+    assert installed("no-such-package") is None
+
+
+def test_json_is_whole_or_absent(tmp_path):
+    path = write_json(tmp_path / "new" / "metrics.json", {"loss": 0.5})
+    assert read_json(path) == {"loss": 0.5}
+    with pytest.raises(TypeError):
+        write_json(path, {"loss": object()})
+    assert read_json(path) == {"loss": 0.5}
+    assert [p.name for p in path.parent.iterdir()] == ["metrics.json"]
+
+
+def test_a_verdict_names_what_failed():
+    assert verdict({"a": True, "b": True}) == "a: True\nb: True"
+    with pytest.raises(RuntimeError, match="not as promised: b; c"):
+        verdict({"a": True, "b": False, "c": False})

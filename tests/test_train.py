@@ -1,0 +1,221 @@
+"""The loop: what a step reports, what a resumed run repeats, when a run stops."""
+
+import math
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+
+import pytest
+import torch
+
+from helpers.checkpoint import CheckpointError
+from helpers.model import GPT
+from helpers.runs import ROOT
+from helpers.runtime import Runtime
+from helpers.train import RunLog, Step, load_checkpoint, read_log, save_checkpoint, stop_step
+from tests.conftest import CPU, tiny_trainer
+
+
+def weights(trainer) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in trainer.model.parameters()]
+
+
+def same(a, b) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_a_step_reports_what_it_did(tokens):
+    trainer = tiny_trainer(tokens, policy="grid")
+    steps = list(trainer.steps())
+    assert [s.number for s in steps] == list(range(1, 13))
+    assert steps[0].loss == pytest.approx(math.log(50), abs=0.1)
+    assert all(s.norm > 0 and s.dt > 0 and 0 < s.tokens <= 32 for s in steps)
+    per_epoch = len(tokens) - 1
+    assert sum(s.tokens for s in steps[:10]) > per_epoch - 32
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_it_learns(tokens, optimizer):
+    trainer = tiny_trainer(tokens[:33], policy="grid", steps=80, optimizer=optimizer, lr=1e-2, muon_lr=0.05)
+    losses = [s.loss for s in trainer.steps()]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_accumulation_gives_the_same_step(tokens):
+    for policy in ("random", "offset"):  # offset windows differ in length, so the parts must be weighed
+        whole = tiny_trainer(tokens, policy=policy, optimizer="adamw")
+        parts = tiny_trainer(tokens, policy=policy, optimizer="adamw", accumulation=4)
+        for a, b in zip(whole.steps(), parts.steps(), strict=True):
+            assert a.loss == pytest.approx(b.loss, abs=1e-5)
+            assert a.norm == pytest.approx(b.norm, rel=1e-3)
+
+
+def test_the_norm_is_measured_before_clipping_and_clipping_holds(tokens):
+    trainer = tiny_trainer(tokens, clip=1e-3, optimizer="adamw")
+    assert next(trainer.steps()).norm > 1e-3
+
+
+def test_bf16_trains_and_keeps_its_weights_in_fp32(tokens):
+    trainer = tiny_trainer(tokens, runtime=Runtime(torch.device("cpu"), torch.bfloat16, ()))
+    losses = [s.loss for s in trainer.steps()]
+    assert losses[-1] < losses[0]
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("policy", ["grid", "offset", "random"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_resumed_run_ends_with_the_same_bits(tokens, tmp_path, policy, optimizer):
+    settings = {"policy": policy, "optimizer": optimizer, "dropout": 0.1}
+    calm = tiny_trainer(tokens, **settings)
+    torch.manual_seed(7)
+    losses = [s.loss for s in calm.steps()]
+
+    first = tiny_trainer(tokens, **settings)
+    torch.manual_seed(7)
+    for step in first.steps():
+        if step.number == 5:
+            save_checkpoint(tmp_path / "c", first.model, {}, first.training_state())
+            break
+    second = tiny_trainer(tokens, seed=0, **settings)
+    torch.manual_seed(99)
+    second.resume(tmp_path / "c")
+    assert [s.loss for s in second.steps()] == losses[5:]
+    assert same(weights(second), weights(calm))
+
+
+def test_a_checkpoint_of_another_run_is_not_resumed(tokens, tmp_path):
+    trainer = tiny_trainer(tokens)
+    save_checkpoint(tmp_path / "c", trainer.model, {}, trainer.training_state())
+    with pytest.raises(CheckpointError, match=r"lr=0\.01 there, 0\.5 here"):
+        tiny_trainer(tokens, lr=0.5).resume(tmp_path / "c")
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched(tokens):
+    trainer = tiny_trainer(tokens)
+    run = trainer.steps()
+    for _ in range(3):
+        next(run)
+    before = weights(trainer)
+    with torch.no_grad():
+        trainer.model.transformer.ln_f.bias[0] = math.nan
+    with pytest.raises(FloatingPointError, match=r"step 4: .* lr"):
+        next(run)
+    after = weights(trainer)
+    assert sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True)) == 1  # the one we broke
+
+
+def test_the_log_counts_mean_and_best(tmp_path):
+    log = RunLog(tmp_path / "log.csv")
+    losses = [3.0, 1.0, 2.0] + [1.5] * 120
+    for number, loss in enumerate(losses, 1):
+        log.append(Step(number, loss, 1e-3, 1.0, 0.5, 100))
+    assert log.column("best_loss") == [3.0] + [1.0] * 122
+    assert log.rows[2]["avg_loss"] == 2.0
+    assert log.rows[-1]["avg_loss"] == 1.5
+    assert log.rows[0]["tokens/s"] == 200
+    assert read_log(tmp_path / "log.csv") == log.rows
+
+
+def test_a_log_that_ran_ahead_is_cut_to_the_checkpoint(tmp_path):
+    log = RunLog(tmp_path / "log.csv")
+    for number in range(1, 11):
+        log.append(Step(number, 1.0 / number, 1e-3, 1.0, 0.5, 100))
+    with (tmp_path / "log.csv").open("a") as file:
+        file.write("11,0.0")  # the line a kill cut off
+    again = RunLog.resume(tmp_path / "log.csv", 7)
+    assert again.column("step") == list(range(1, 8))
+    again.append(Step(8, 0.1, 1e-3, 1.0, 0.5, 100))
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == list(range(1, 9))
+    with pytest.raises(CheckpointError, match="steps 1 to 9"):
+        RunLog.resume(tmp_path / "log.csv", 9)
+
+
+def test_the_three_stop_rules_fire_at_different_steps():
+    log = RunLog()
+    for number in range(1, 301):
+        loss = 0.09 if number == 40 else 2.0 - number / 150
+        log.append(Step(number, loss, 1e-3, 1.0, 0.5, 100))
+    measured = {100: 0.5, 200: 0.08, 300: 0.01}
+    assert stop_step(log, "single batch", 0.1) == 40
+    assert stop_step(log, "whole corpus", 0.1, measured) == 200
+    mean = stop_step(log, "mean of 100", 0.4)
+    assert mean > 200
+    assert stop_step(log, "mean of 100", 0.1) is None
+    with pytest.raises(ValueError, match="single batch, mean of 100, whole corpus"):
+        stop_step(log, "patience", 0.1)
+
+
+def test_the_mean_of_100_waits_for_a_hundred():
+    log = RunLog()
+    for number in range(1, 101):
+        log.append(Step(number, 0.01, 1e-3, 1.0, 0.5, 100))
+    assert stop_step(log, "mean of 100", 0.1) == 100
+
+
+# --- the command line, killed --------------------------------------------------------------------------------------
+
+
+def command(folder, *more: str) -> list[str]:
+    line = [sys.executable, "-m", "helpers", "train", "--steps", "24", "--save-every", "6", "--out", str(folder)]
+    return [*line, *more]
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """A run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("calm") / "run"
+    subprocess.run(command(folder), cwd=ROOT, check=True, capture_output=True)
+    return folder
+
+
+def rows_in(folder) -> int:
+    return len(read_log(folder / "log.csv")) if (folder / "log.csv").exists() else 0
+
+
+def test_a_killed_run_resumes_to_the_same_weights(calm, tmp_path):
+    folder, seed = tmp_path / "run", random.randrange(10**6)
+    last = random.Random(seed).randint(1, 22)
+    victim = subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while victim.poll() is None and rows_in(folder) < last:
+        time.sleep(0.01)
+    victim.send_signal(signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL, f"kill seed {seed}"
+    done = subprocess.run(command(folder, "--resume"), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"kill seed {seed}: {done.stderr}"
+
+    ours, theirs = (load_checkpoint(f / "checkpoint", GPT)[0].parameters() for f in (folder, calm))
+    assert same(ours, theirs), f"kill seed {seed}, after step {last}"
+    logs = [read_log(f / "log.csv") for f in (folder, calm)]
+    assert [row["step"] for row in logs[0]] == list(range(1, 25))
+    for column in ("loss", "avg_loss", "best_loss", "lr", "norm"):
+        assert [row[column] for row in logs[0]] == [row[column] for row in logs[1]], f"kill seed {seed}: {column}"
+
+
+def test_a_finished_run_is_not_overwritten_unasked(calm):
+    again = subprocess.run(command(calm), cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode != 0
+    assert again.stderr.startswith("error: ")
+    assert "--resume" in again.stderr
+    assert "Traceback" not in again.stderr
+    assert rows_in(calm) == 24
+
+
+def test_a_run_is_whole_corpus_measured_and_reported(calm):
+    import json
+
+    metrics = json.loads((calm / "metrics.json").read_text())
+    assert metrics["steps"] == 24
+    assert metrics["tokens"] == 5157
+    _, meta = load_checkpoint(calm / "checkpoint", GPT)
+    steps = [step for step, _ in meta["whole_corpus"]]
+    assert steps == [6, 12, 18, 24]
+    losses = [loss for _, loss in meta["whole_corpus"]]
+    assert all(b < a for a, b in pairwise(losses))
+    assert metrics["loss_grid"] == pytest.approx(losses[-1], abs=1e-6)
+
+
+def test_the_runtime_of_the_tests_is_the_cpu():
+    assert CPU.device.type == "cpu"
