@@ -59,8 +59,7 @@ lint: | env  ## ruff over code and notebooks
 
 test: lint | env  ## unit tests, notebook structure, and every committed output compared by nbval
 	rm -rf build/test-runs
-	RUNS_DIR=build/test-runs $(RUN) -m pytest tests notebooks --nbval --nbval-current-env \
-	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 600
+	RUNS_DIR=build/test-runs $(RUN) -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout 600
 
 refresh: | env  ## re-make the committed outputs (demo profile), and nothing else does
 	@$(RUN) -m helpers.execute refresh $(SOURCES)

@@ -1,0 +1,214 @@
+"""The committed notebooks: their shape, their outputs, and that a changed output does not go unnoticed.
+
+nbval compares every cell that is not tagged `nbval-ignore-output`; it lets a cell without outputs and count pass
+whatever it prints, so what must be there is tested here.
+"""
+
+import ast
+import copy
+import os
+import re
+import statistics
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from helpers.execute import VOLATILE
+from helpers.runs import ROOT
+
+SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = [source.stem for source in SOURCES]
+CHECKED, MEASURED = "nbval-check-output", "nbval-ignore-output"
+
+
+def read(source):
+    return nbformat.read(source, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def printed(cell) -> str:
+    return "".join(o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stdout")
+
+
+def problems(notebook) -> list[str]:
+    """What is wrong with the stored outputs of a notebook, by cell."""
+    found = []
+    for number, cell in enumerate(code(notebook), 1):
+        label = [tag for tag in tags(cell) if tag in (CHECKED, MEASURED)]
+        if cell.execution_count != number:
+            found.append(f"[{number}] has execution count {cell.execution_count}")
+        if cell.outputs and len(label) != 1:
+            found.append(f"[{number}] has outputs and not exactly one of {CHECKED} and {MEASURED}")
+        if label and not cell.outputs:
+            found.append(f"[{number}] is tagged {label[0]} and has no stored output")
+        if any(o.output_type == "error" for o in cell.outputs):
+            found.append(f"[{number}] stores an error")
+        if any(o.get("name") == "stderr" for o in cell.outputs):
+            found.append(f"[{number}] stores stderr")
+        if re.search(r"0x[0-9a-f]{6,}|/(?:home|root|tmp|Users)/", printed(cell)):
+            found.append(f"[{number}] prints an address or a path of one machine")
+    return found
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_stored_outputs_are_whole(source):
+    assert problems(read(source)) == []
+
+
+def test_at_least_half_of_all_code_cells_are_compared():
+    cells = [cell for source in SOURCES for cell in code(read(source))]
+    assert sum(CHECKED in tags(cell) for cell in cells) >= len(cells) / 2
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_metadata_is_free_of_what_differs_by_machine(source):
+    keep = ["--keep-output", "--keep-count", "--keep-id", "--extra-keys", VOLATILE]
+    line = [sys.executable, "-m", "nbstripout", *keep, "--verify", str(source)]
+    assert subprocess.run(line, capture_output=True).returncode == 0
+    assert not [cell.id for cell in code(read(source)) if "injected-parameters" in tags(cell)]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_the_set_up_cell_is_the_same_everywhere(source):
+    (cell,) = (cell for cell in code(read(source)) if "set-up" in tags(cell))
+    assert cell.source == (ROOT / "helpers/set_up_cell.py").read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_parameters_are_plain_literals_of_the_demo_profile(source):
+    (cell,) = (cell for cell in code(read(source)) if "parameters" in tags(cell))
+    statements = ast.parse(cell.source).body
+    assert all(isinstance(s, ast.AnnAssign) and isinstance(s.value, ast.Constant) for s in statements)
+    assert {s.target.id: s.value.value for s in statements}["PROFILE"] == "demo"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_a_notebook_has_the_series_skeleton(source):
+    cells = read(source).cells
+    first, last = cells[0].source, cells[-1].source
+    number = int(source.stem[:2])
+    assert first.startswith(f"# {number} · ")
+    assert all(f"**{word}" in first for word in ("Promise.", "Reads", "Writes", "Takes"))
+    assert any(re.search(r"^## Checks$", cell.source, flags=re.M) for cell in cells)
+    assert "What you should now be able to explain" in last
+    following = SOURCES[number].name if number < len(SOURCES) else None
+    assert following is None or f"]({following})" in last
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_prose_comes_first(source):
+    cells = read(source).cells[4:]  # after title, set-up, imports and parameters
+    kinds = "".join("c" if cell.cell_type == "code" else "m" for cell in cells)
+    assert "ccc" not in kinds, "more than two code cells in a row"
+    lines = [len([ln for ln in cell.source.splitlines() if ln.strip()]) for cell in cells if cell.cell_type == "code"]
+    assert statistics.median(lines) <= 6
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_every_figure_has_its_caption_and_they_are_counted(source):
+    captions = []
+    for cell in code(read(source)):
+        pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+        if pictures:
+            assert CHECKED in tags(cell)
+            assert len(pictures) == 1
+            captions += re.findall(r"^Figure (\d+)\.(\d+)\. \S", printed(cell), flags=re.M)
+    assert captions == [(str(int(source.stem[:2])), str(n)) for n in range(1, len(captions) + 1)]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_text_of_a_notebook_needs_no_network_to_be_read(source):
+    prose = "\n".join(cell.source for cell in read(source).cells if cell.cell_type == "markdown")
+    assert "$" not in prose, "formulas are plain text: MathJax would come from a CDN"
+    assert not re.search(r"!\[[^]]*\]\(http", prose)
+
+
+# --- changed copies must fail ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def original():
+    return read(ROOT / "notebooks/01_tokenization.ipynb")
+
+
+def index_of(notebook, pattern: str) -> int:
+    """Which code cell printed the pattern."""
+    return next(i for i, cell in enumerate(code(notebook)) if re.search(pattern, printed(cell)))
+
+
+def change_number(cell):
+    (stream,) = (o for o in cell.outputs if o.output_type == "stream")
+    stream.text = re.sub(r"\d(?=\D*$)", lambda m: str((int(m[0]) + 1) % 10), stream.text, count=1)
+
+
+def change_caption(cell):
+    stream = next(o for o in cell.outputs if o.output_type == "stream")
+    stream.text = stream.text.replace("Each merge", "Every merge")
+
+
+def change_figure(cell):
+    picture = next(o for o in cell.outputs if "image/png" in o.get("data", {}))
+    picture.data["text/plain"] = picture.data["text/plain"].replace("1 Axes", "2 Axes")
+
+
+def delete_output(cell):
+    cell.outputs = []
+
+
+def clear_count(cell):
+    cell.execution_count = None
+
+
+@pytest.mark.parametrize("change", [delete_output, clear_count], ids=lambda f: f.__name__)
+def test_a_deleted_output_or_count_fails_the_structure_tests(original, change):
+    for number in (4, 10, 20):
+        changed = copy.deepcopy(original)
+        cell = code(changed)[number]
+        had_output = bool(cell.outputs)
+        change(cell)
+        assert bool(problems(changed)) == (had_output or change is clear_count)
+    measured = read(ROOT / "notebooks/05_generation.ipynb")
+    cell = next(cell for cell in code(measured) if MEASURED in tags(cell))
+    change(cell)
+    assert problems(measured)
+
+
+def test_a_changed_digit_caption_or_figure_fails_nbval(original):
+    """One copy with several changes; nbval must name exactly the changed cells."""
+    changed = copy.deepcopy(original)
+    changes = {
+        index_of(changed, "distinct symbols"): change_number,
+        index_of(changed, "^Figure 1.1"): change_caption,
+        index_of(changed, "^Figure 1.2"): change_figure,
+        index_of(changed, "occur exactly once"): delete_output,
+    }
+    for index, change in changes.items():
+        change(code(changed)[index])
+    folder = ROOT / "build" / "changed-copies"
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(changed, folder / "changed.ipynb")
+
+    line = [
+        sys.executable,
+        "-m",
+        "pytest",
+        str(folder),
+        "--nbval",
+        "--nbval-current-env",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
+    env = {**os.environ, "RUNS_DIR": str(folder / "runs")}
+    done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
+    failed = {int(number) for number in re.findall(r"^FAILED .*::Cell (\d+)", done.stdout, flags=re.M)}
+    assert failed == set(changes), done.stdout[-3000:]
