@@ -1,0 +1,157 @@
+"""The series as a newcomer meets it: the set-up cell, headless runs, the Makefile, the README."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from helpers.execute import NotebookError, refresh_notebook, run_notebook, write_html
+from helpers.runs import ROOT
+
+SET_UP = (ROOT / "helpers/set_up_cell.py").read_text(encoding="utf-8")
+WHERE = "\nimport helpers.memorization as found\nprint(found.__file__)"
+
+
+def set_up(cwd, code=SET_UP, **environment):
+    """Run the set-up cell as a notebook in `cwd` would; returns the finished process."""
+    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SERIES_REPOSITORY")}
+    command = [sys.executable, "-c", code + WHERE]
+    return subprocess.run(command, cwd=cwd, env=clean | environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A git repository that looks like the series."""
+    folder = tmp_path / "origin"
+    (folder / "helpers").mkdir(parents=True)
+    for name in ("__init__.py", "memorization.py"):
+        (folder / "helpers" / name).write_text("")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(folder)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-qm", "series"], check=True)
+    return folder
+
+
+@pytest.mark.parametrize("inside", [".", "notebooks", "tests/benchmarks"])
+def test_the_set_up_cell_finds_the_series_here_or_above(inside):
+    done = set_up(ROOT / inside)
+    assert done.stdout.strip() == str(ROOT / "helpers/memorization.py"), done.stderr
+
+
+@pytest.mark.parametrize("depth", ["series", "someone/series"])
+def test_the_set_up_cell_finds_an_attached_kaggle_input(repository, tmp_path, depth):
+    (tmp_path / "input" / depth).parent.mkdir(parents=True)
+    repository.rename(tmp_path / "input" / depth)
+    (tmp_path / "working").mkdir()
+    done = set_up(tmp_path / "working", SET_UP.replace("/kaggle/input", str(tmp_path / "input")))
+    assert done.stdout.strip() == str(tmp_path / "input" / depth / "helpers/memorization.py"), done.stderr
+
+
+def test_the_set_up_cell_clones_the_series_once(repository, tmp_path):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    expected = str(alone / "gpt2-by-heart/helpers/memorization.py")
+    assert set_up(alone, SERIES_REPOSITORY=f"file://{repository}").stdout.strip() == expected
+    assert set_up(alone, SERIES_REPOSITORY="file:///no/longer/there").stdout.strip() == expected
+
+
+def test_a_series_that_cannot_be_cloned_says_what_to_set(tmp_path):
+    done = set_up(tmp_path, SERIES_REPOSITORY=f"file://{tmp_path}/nowhere")
+    assert "RuntimeError: the series is not here" in done.stderr
+    assert "set SERIES_REPOSITORY" in done.stderr
+
+
+def notebook(path, *cells: str):
+    sources = ['PROFILE: str = "demo"  # which', *cells]
+    nb = new_notebook(cells=[new_code_cell(source, id=f"c-{i}") for i, source in enumerate(sources)])
+    nb.cells[0].metadata["tags"] = ["parameters"]
+    nb.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    nbformat.write(nb, path)
+    return path
+
+
+def test_a_notebook_that_fails_stops_with_its_traceback_and_leaves_no_target(tmp_path):
+    source = notebook(tmp_path / "n.ipynb", "1 / 0", "print('never')")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/n.ipynb").write_text("an earlier success")
+    with pytest.raises(NotebookError, match=r"ZeroDivisionError[\s\S]*stopped in cell \[3\]; see .*n\.partial\.ipynb"):
+        run_notebook(source, tmp_path / "out/n.ipynb", "demo")
+    assert (tmp_path / "out/n.ipynb").read_text() == "an earlier success"
+    assert (tmp_path / "out/n.partial.ipynb").exists()
+
+
+def test_a_notebook_that_ends_early_without_an_error_is_a_failure(tmp_path):
+    source = notebook(tmp_path / "n.ipynb", "import sys\nsys.exit(0)", "print('never')")
+    with pytest.raises(NotebookError, match="1 cells did not run"):
+        run_notebook(source, tmp_path / "out.ipynb", "demo")
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_run_takes_its_profile_and_shows_itself_without_network(tmp_path):
+    source = notebook(tmp_path / "n.ipynb", "print(PROFILE)")
+    before = source.read_bytes()
+    run_notebook(source, tmp_path / "out.ipynb", "laptop")
+    done = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    assert done.cells[-1].outputs[0].text == "laptop\n"
+    assert source.read_bytes() == before, "the input is never overwritten"
+    page = write_html(tmp_path / "out.ipynb").read_text(encoding="utf-8")
+    loads = re.findall(r"""(?:src|href)\s*=\s*["'](https?:[^"']+)|import\(?\s*["'](https?:[^"']+)""", page)
+    assert loads == []
+
+
+def test_refreshing_twice_gives_the_same_bytes(tmp_path):
+    source = notebook(tmp_path / "n.ipynb", "print(1)\nprint(2)", "import random; random.seed(0); random.random()")
+    digests = []
+    for _ in range(2):
+        refresh_notebook(source)
+        digests.append(hashlib.sha256(source.read_bytes()).hexdigest())
+    assert digests[0] == digests[1]
+    stored = nbformat.read(source, as_version=4)
+    assert [cell.execution_count for cell in stored.cells] == [1, 2, 3]
+    assert stored.cells[1].outputs[0].text == "1\n2\n"
+    assert "papermill" not in stored.metadata
+
+
+def make(*arguments: str) -> str:
+    return subprocess.run(["make", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def test_make_help_lists_every_target():
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), flags=re.M)[1].split()
+    listed = re.findall(r"^  make ([a-z-]+)", make("help"), flags=re.M)
+    assert sorted(listed) == sorted(phony)
+
+
+def test_make_runs_the_notebooks_in_order_one_after_the_other():
+    out = make("-n", "-B", "-j4", "run-all", "PYTHON=python")
+    assert re.findall(r"run notebooks/(\d\d)_", out) == ["01", "02", "03", "04", "05"]
+
+
+def test_the_readme_and_ci_use_commands_that_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    assert {"run-all", "test"} <= set(re.findall(r"make ([a-z-]+)", readme)) <= targets | {"sure"}
+    script = (ROOT / ".ci/run").read_text()
+    assert "make run-all" in script
+    assert "make test" in script
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_address_of_the_series_stands_in_one_place():
+    address = re.search(r'"(https://[^"]+)"', SET_UP)[1]
+    assert address in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_describes_the_helpers_that_are_there():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = readme.split("```")[readme.split("```").index(next(b for b in readme.split("```") if "helpers/  " in b))]
+    programs = {"install", "set_up_cell", "__init__"}
+    for path in (ROOT / "helpers").glob("*.py"):
+        assert path.stem in programs or re.search(rf"\b{path.stem}\b", tree), path.stem
