@@ -6,6 +6,7 @@ MAKEFLAGS += --no-builtin-rules
 
 PROFILE ?= demo
 OUT := build/$(PROFILE)
+RUNS := $(or $(RUNS_DIR),runs)/$(PROFILE)
 SOURCES := $(sort $(wildcard notebooks/*.ipynb))
 EXECUTED := $(SOURCES:notebooks/%=$(OUT)/%)
 HELPERS := $(wildcard helpers/*.py) data/sample.txt
@@ -40,7 +41,12 @@ data: | env  ## fetch tiny Shakespeare, or check the copy that is there
 	@$(RUN) -m helpers data
 
 run-all: $(EXECUTED)  ## execute the notebooks in order; finished ones are not run again
-	@echo "executed notebooks and HTML: $(OUT)/   checkpoints, metrics, figures: runs/$(PROFILE)/"
+	@echo "executed notebooks and HTML: $(OUT)/   checkpoints, metrics, figures: $(RUNS)/"
+
+# Results that were deleted or moved away are made again: the first notebook depends on their folder's first file.
+$(firstword $(EXECUTED)): $(RUNS)/.started
+$(RUNS)/.started:
+	@mkdir -p "$(@D)" && touch "$@"
 
 # An executed notebook depends on its source, the helpers, and the one before it (05 reads 04's checkpoint).
 $(OUT)/%.ipynb: notebooks/%.ipynb $(HELPERS) | env

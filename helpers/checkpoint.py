@@ -104,9 +104,23 @@ def read_training(folder: str | Path) -> dict[str, Any]:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} cannot be resumed: it has no {TRAINING}; start without --resume") from error
+        raise CheckpointError(f"{folder} cannot be resumed: it has no {TRAINING}; start over with --fresh") from error
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{file} is damaged ({error}); delete {folder} and train again") from error
+
+
+def has_checkpoint(folder: str | Path) -> bool:
+    """Whether there is a checkpoint, one that a kill struck while it was being replaced included."""
+    return _settle(Path(folder)).exists()
+
+
+def clear_checkpoint(folder: str | Path) -> None:
+    """Delete a checkpoint and what a kill left beside it. Raises CheckpointError if the folder is no checkpoint."""
+    folder = Path(folder)
+    if has_checkpoint(folder):
+        read_meta(folder)
+    for path in (folder, _beside(folder, "partial"), _beside(folder, "previous")):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _beside(folder: Path, role: str) -> Path:

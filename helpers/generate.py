@@ -24,12 +24,12 @@ def next_token_probs(
     logits = logits.float()
     if temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
-    logits = logits / temperature
-    if top_k is not None:
-        least = logits.topk(min(top_k, logits.size(-1))).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # the likeliest at 0: a tiny temperature is safe
+    if top_k is not None and top_k < logits.size(-1):
+        best = logits.topk(top_k)
+        logits = torch.full_like(logits, -torch.inf).scatter(-1, best.indices, best.values)
     probs = logits.softmax(-1)
-    if top_p is not None:
+    if top_p is not None and top_p < 1:
         ordered, order = probs.sort(descending=True, stable=True)
         beyond = ordered.cumsum(-1) - ordered >= top_p  # what stands before this token is enough
         probs = probs.masked_fill(beyond.scatter(-1, order, beyond), 0.0)

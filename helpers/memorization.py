@@ -89,10 +89,18 @@ def corpus_loss(model: nn.Module, tokens: Tensor, window: int, shift: int = 0) -
     right = 0
     for y, logits in _predictions(model, tokens, starts, lengths, window):
         losses = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten(), ignore_index=IGNORE, reduction="none")
-        nll += losses.view_as(y).double().sum(0).cpu()  # padding adds 0
+        nll += losses.view_as(y).cpu().double().sum(0)  # padding adds 0; an Apple GPU has no float64
         counts += (y != IGNORE).sum(0).cpu()
         right += int((logits.argmax(-1) == y).sum())
     return CorpusLoss(nll / counts.clamp(min=1), counts, right / int(counts.sum()))
+
+
+def whole_corpus_loss(model: nn.Module, tokens: Tensor, window: int) -> float:
+    """The figure to stop by: the mean loss over the whole text, on the grid or the grid moved by half a window.
+
+    The higher of the two counts: a grid that training has just used flatters the model.
+    """
+    return max(corpus_loss(model, tokens, window, shift).mean for shift in {0, window // 2})
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ def recall(model: nn.Module, tokens: Tensor, k: int, n: int, places: int = 1000,
 
     The protocol of Carlini et al. 2022 (arXiv 2202.07646). The k prompt tokens stand at positions 0 … k - 1. Greedy
     decoding is verbatim exactly as long as the most likely token is the true one, so one pass over the true text
-    measures it. Raises ValueError if k + n exceeds the model's context or the text.
+    measures it. Raises ValueError if the text has fewer than k + n tokens or the model's context fewer than k + n - 1.
     """
     if k < 1 or n < 1:
         raise ValueError(f"recall needs a prompt and a continuation of at least one token, not k={k}, n={n}")
@@ -126,8 +134,8 @@ def recall(model: nn.Module, tokens: Tensor, k: int, n: int, places: int = 1000,
     lengths = torch.full_like(starts, k + n - 1)
     right = []
     for y, logits in _predictions(model, tokens, starts, lengths, k + n - 1):
-        right.append(_run_of_right(logits[:, k - 1 :].argmax(-1) == y[:, k - 1 :]))
-    return Recall(starts, torch.cat(right).cpu(), n)
+        right.append(_run_of_right((logits.argmax(-1) == y)[:, k - 1 :].cpu()))
+    return Recall(starts, torch.cat(right), n)
 
 
 @torch.no_grad()
@@ -144,13 +152,11 @@ def longest_recitation(model: nn.Module, tokens: Tensor, window: int, prompt: in
     lengths = (tokens.numel() - 1 - starts).clamp(max=window)
     recited = 0
     for y, logits in _predictions(model, tokens, starts, lengths, window):
-        hit = (logits.argmax(-1) == y) | (y == IGNORE)
-        for row, targets in zip(hit, y, strict=True):
+        for hit, asked in zip((logits.argmax(-1) == y).cpu(), (y != IGNORE).cpu(), strict=True):
             first = prompt - 1 if recited == 0 else kept - 1
-            asked = int((targets[first:] != IGNORE).sum())
-            right = min(int(_run_of_right(row[None, first:])), asked)
+            right = int(_run_of_right(hit[None, first:]))  # padding is never hit
             recited += right
-            if right < asked:
+            if right < int(asked[first:].sum()):
                 return recited
     return recited
 

@@ -1,9 +1,11 @@
 """Figures: data and axes in, axes out. Colours are Okabe and Ito's, which colour-blind readers tell apart."""
 
+import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -71,9 +73,13 @@ def plot_rank_frequency(ax: Axes, counts: Sequence[int], label: str) -> Axes:
 
 
 def plot_floor(ax: Axes, floors: Mapping[str, Mapping[int, float]], target: float) -> Axes:
-    """The loss floor against the window length, a line a policy; below the dashed target is where a run can go."""
+    """The loss floor against the window length, a line a policy; below the dashed target is where a run can go.
+
+    A floor of exactly 0 has no place on a logarithmic axis and is left out.
+    """
     for name, by_window in floors.items():
-        ax.loglog(list(by_window), list(by_window.values()), marker="o", label=name)
+        above_zero = {window: floor for window, floor in by_window.items() if floor > 0}
+        ax.loglog(list(above_zero), list(above_zero.values()), marker="o", label=name)
     windows = sorted({w for by_window in floors.values() for w in by_window})
     ax.axhline(target, color=RED, linestyle="--", label=f"target {target}")
     ax.set_xticks(windows, [str(w) for w in windows])
@@ -90,7 +96,7 @@ def plot_loss(ax: Axes, log: Mapping[str, Sequence[float]], target: float, floor
     ax.semilogy(steps, log["avg_loss"], color=BLUE, linewidth=2, label="mean of the last 100")
     ax.semilogy(steps, log["best_loss"], color=GREY, linestyle=":", label="best batch so far")
     ax.axhline(target, color=RED, linestyle="--", label=f"target {target}")
-    ax.axhline(floor, color=GREEN, linestyle="--", label=f"floor {floor:.3f}")
+    ax.axhline(floor, color=GREEN, linestyle="--", label=f"floor {floor:.3f}, mean over all starts")
     ax.set(xlabel="optimizer step", ylabel="loss, nats a token")
     ax.legend(ncols=2)
     return ax
@@ -98,7 +104,11 @@ def plot_loss(ax: Axes, log: Mapping[str, Sequence[float]], target: float, floor
 
 def plot_run(axes: Sequence[Axes], log: Mapping[str, Sequence[float]]) -> Sequence[Axes]:
     """Learning rate, gradient norm and speed of a run, on three axes."""
-    panels = (("lr", "learning rate", BLUE), ("norm", "gradient norm", ORANGE), ("tokens/s", "tokens a second", GREEN))
+    panels = (
+        ("lr", "learning rate (AdamW)", BLUE),
+        ("norm", "gradient norm", ORANGE),
+        ("tokens/s", "tokens a second", GREEN),
+    )
     for ax, (name, label, color) in zip(axes, panels, strict=True):
         ax.plot(log["step"], log[name], color=color)
         ax.set(xlabel="step", title=label)
@@ -107,14 +117,14 @@ def plot_run(axes: Sequence[Axes], log: Mapping[str, Sequence[float]]) -> Sequen
 
 
 def plot_by_position(ax: Axes, losses: Mapping[str, Sequence[float]], floor: Sequence[float], upto: int = 48) -> Axes:
-    """Loss at each position of a window, a line a model, over the floor as a filled step."""
+    """Loss at each position of a window, a line a model, over the floor as a filled step; log scale from 0.001."""
     positions = range(min(upto, len(floor)))
     ax.fill_between(
         positions, list(floor)[:upto], step="mid", color=GREY, alpha=0.35, label="floor: no model can do better"
     )
     for name, by_position in losses.items():
         ax.step(positions, list(by_position)[:upto], where="mid", label=name)
-    ax.set(xlabel="position in the window", ylabel="loss, nats")
+    ax.set(xlabel="position in the window", ylabel="loss, nats", yscale="log", ylim=(1e-3, None))
     ax.legend()
     return ax
 
@@ -133,9 +143,12 @@ def plot_next_tokens(axes: Sequence[Axes], choices: Mapping[str, Mapping[str, fl
 def plot_attention(
     axes: Sequence[Axes], maps: Sequence, pieces: Sequence[str], titles: Sequence[str]
 ) -> Sequence[Axes]:
-    """(T, T) attention weights, a head a panel: rows look at columns."""
+    """(T, T) attention weights, a head a panel: rows look at columns, each scaled to its maximum; grey: future."""
     for i, (ax, weights, title) in enumerate(zip(axes, maps, titles, strict=True)):
-        ax.imshow(weights, cmap="Blues", vmin=0, vmax=1)
+        weights = np.asarray(weights)
+        future = np.triu(np.ones_like(weights, dtype=bool), 1)
+        shown = np.ma.masked_where(future, weights / weights.max(axis=1, keepdims=True))
+        ax.imshow(shown, cmap=plt.get_cmap("Blues").with_extremes(bad="#d9d9d9"), vmin=0, vmax=1)
         ax.set_xticks(range(len(pieces)), pieces, rotation=90, fontsize=7, fontfamily="monospace")
         ax.set_yticks(range(len(pieces)), pieces if i == 0 else [""] * len(pieces), fontsize=7, fontfamily="monospace")
         ax.set_title(title, fontsize=9)
@@ -168,3 +181,14 @@ def draw_flow(ax: Axes, below: Sequence, block: Sequence, above: Sequence, repea
     ax.set(xlim=(-2.4, 7), ylim=(-0.2, len(boxes) * pitch - 0.5))
     ax.axis("off")
     return ax
+
+
+def coloured_text(pieces: Sequence[str], known: Sequence[bool], given: int, title: str) -> str:
+    """HTML of a text in pieces: a title, `given` of them bold, the known ones on blue; markup is shown as text."""
+    parts = []
+    for i, (piece, blue) in enumerate(zip(pieces, known, strict=True)):
+        piece = html.escape(piece).replace("\n", "<br>")
+        piece = f"<b>{piece}</b>" if i < given else piece
+        parts.append(f'<span style="background:#cfe6f5;color:#000">{piece}</span>' if blue else piece)
+    style = "font-family:Georgia,serif;line-height:1.5"
+    return f'<div style="{style}"><em>{html.escape(title)}</em><br>{"".join(parts)}</div>'

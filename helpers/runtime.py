@@ -54,7 +54,8 @@ def pick_dtype(device: torch.device, large: bool) -> tuple[torch.dtype, str]:
         return torch.float32, "fp32: at this size it is the fastest, and the steadiest"
     if device.type == "mps":
         return torch.bfloat16, "bf16: Apple GPUs have it"
-    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+    asks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    if any(ask() for ask in asks if ask is not None):
         return torch.bfloat16, "bf16: this CPU multiplies it in hardware"
     return torch.float32, "fp32: this CPU has no bf16 in hardware"
 

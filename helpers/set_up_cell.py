@@ -6,7 +6,9 @@ from pathlib import Path
 
 REPOSITORY = os.environ.get("SERIES_REPOSITORY", "https://github.com/OWNER/REPO")
 clone = Path.cwd() / "gpt2-by-heart"
-places = [Path.cwd(), *Path.cwd().parents, clone, *Path("/kaggle/input").glob("*"), *Path("/kaggle/input").glob("*/*")]
+places = [Path.cwd(), *Path.cwd().parents, clone]
+for depth in ("*", "*/*", "*/*/*", "*/*/*/*"):  # attached inputs lie up to four folders down
+    places += Path("/kaggle/input").glob(depth)
 found = [p for p in places if (p / "helpers/memorization.py").is_file()]
 if not found and subprocess.call(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(clone)]):
     raise RuntimeError(

@@ -35,7 +35,7 @@ class Step:
 class Trainer:
     """A model in training, with all that must survive a kill: optimizers, loss scaler, step count, random state.
 
-    model(x, y) returns (logits, loss) and has a `config`; the windows say which tokens step s sees.
+    model(x, y) returns (logits, loss); the windows say which tokens step s sees.
     """
 
     def __init__(self, model: nn.Module, windows: Windows, recipe: Recipe, runtime: Runtime) -> None:
@@ -67,7 +67,8 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self._check_finite(loss.item(), norm.item(), lr)
         for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
+            if norm.isfinite():  # else the loss scale was too high: this step is left out, and the scale lowered
+                self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
         self.steps_done += 1
@@ -80,12 +81,12 @@ class Trainer:
         return self.recipe.lr * share
 
     def _check_finite(self, loss: float, norm: float, lr: float) -> None:
-        scaled = self.scaler.is_enabled()  # an infinite norm under loss scaling is skipped by the scaler itself
-        if not math.isfinite(loss) or not (scaled or math.isfinite(norm)):
+        scale_too_high = self.scaler.is_enabled() and self.scaler.get_scale() >= 1  # below 1 it is not the scale
+        if not math.isfinite(loss) or not (scale_too_high or math.isfinite(norm)):
             raise FloatingPointError(
                 f"step {self.steps_done + 1}: loss {loss}, gradient norm {norm} at lr {lr:.2e}. The weights were not "
-                "touched. Likely a learning rate that is too high, or damaged data or weights; resume from the "
-                "last checkpoint with a lower lr."
+                "touched and the last checkpoint is good. Likely a learning rate that is too high: start over with a "
+                "lower one; or damaged data: check the corpus."
             )
 
     def training_state(self) -> dict[str, Any]:
@@ -93,6 +94,7 @@ class Trainer:
         return {
             "step": self.steps_done,
             "seed": self.windows.seed,
+            "machine": self._machine(),
             "recipe": asdict(self.recipe),
             "optimizers": [o.state_dict() for o in self.optimizers],
             "scaler": self.scaler.state_dict(),
@@ -100,8 +102,17 @@ class Trainer:
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
-    def resume(self, folder: str | Path) -> None:
-        """Go on exactly where the checkpoint in `folder` stopped. CheckpointError if it is of another run."""
+    def _machine(self) -> dict[str, Any]:
+        """What must stay the same for a resumed run to end with the same bits."""
+        runtime = self.runtime
+        return {"device": runtime.device.type, "dtype": str(runtime.dtype), "threads": torch.get_num_threads()}
+
+    def resume(self, folder: str | Path) -> list[str]:
+        """Go on exactly where the checkpoint in `folder` stopped.
+
+        Returns a sentence for each difference that keeps the run from ending with the very same bits (another
+        device, dtype or thread count). Raises CheckpointError if the checkpoint is of another run.
+        """
         state = read_training(folder)
         mine = {**asdict(self.recipe), "seed": self.windows.seed}
         theirs = {**state["recipe"], "seed": state["seed"]}
@@ -111,11 +122,14 @@ class Trainer:
         load_weights(folder, self.model)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run so far needed no loss scaling
+            self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        for i, rng in enumerate(state["cuda_rng"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(rng, i)
         self.steps_done = state["step"]
+        before, now = state["machine"], self._machine()
+        return [f"{k} was {before[k]} and is {now[k]}: equal in kind, not in bits" for k in now if before[k] != now[k]]
 
 
 class RunLog:
@@ -136,9 +150,9 @@ class RunLog:
     @classmethod
     def resume(cls, path: str | Path, last_step: int) -> "RunLog":
         """The log in `path` as it was after `last_step`: a killed run may have logged more than it saved."""
-        rows = read_log(path)[:last_step]
+        rows = read_log(path)[:last_step] if Path(path).is_file() else []
         if [row["step"] for row in rows] != list(range(1, last_step + 1)):
-            raise CheckpointError(f"{path} does not hold steps 1 to {last_step}; start without --resume")
+            raise CheckpointError(f"{path} does not hold steps 1 to {last_step}; start over with --fresh")
         log = cls()
         log.path, log.rows = Path(path), rows
         log._rewrite()

@@ -53,13 +53,17 @@ class Windows:
         if window >= tokens.numel():
             raise ValueError(f"a window of {window} needs {window + 1} tokens, the text has {tokens.numel()}")
         self.tokens, self.window, self.batch_size, self.policy, self.seed = tokens, window, batch, policy, seed
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed={seed} must lie between 0 and {2**32 - 1:,}")
         self._firsts = [0]  # number, in the stream, of each epoch's first window
         self._epoch: tuple[int, Tensor, Tensor] = (-1, torch.empty(0), torch.empty(0))
 
     @property
     def steps_per_epoch(self) -> float:
-        """Optimizer steps in which every token is predicted once, on average over offsets."""
-        return (self.tokens.numel() - 1) / (self.window * self.batch_size)
+        """Optimizer steps in an epoch, on average: an offset makes a short window at the start, too."""
+        offsets = range(self.window if self.policy == "offset" else 1)
+        counts = [(offset > 0) - (offset - self.tokens.numel() + 1) // self.window for offset in offsets]
+        return sum(counts) / len(counts) / self.batch_size
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """x, y: (batch, window) int64, on the tokens' device."""

@@ -183,7 +183,10 @@ def test_what_went_wrong_leaves_nothing_half_done(tmp_path, monkeypatch):
     [
         (["--profile", "huge"], "demo"),
         (["--recipe", "best"], "onecycle"),
-        (["--steps", "0"], "steps=0 must be at least 1"),
+        (["--steps", "0"], "0 must be at least 1"),
+        (["--save-every", "0"], "0 must be at least 1"),
+        (["--seed", "-1"], "seed=-1 must lie between 0"),
+        (["--resume", "--fresh"], "not allowed with"),
         (["--corpus", "/no/such/text"], "no corpus '/no/such/text'"),
         (["--device", "tpu"], "device 'tpu' cannot be used"),
     ],
@@ -195,6 +198,15 @@ def test_the_command_line_answers_without_a_traceback(arguments, says, tmp_path)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    line = [sys.executable, "-m", "helpers", "train", "--steps", "1", "--out", str(tmp_path / "file" / "run")]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: ")
+    assert str(tmp_path / "file") in done.stderr
 
 
 def test_notebook_05_without_a_checkpoint_says_what_makes_one(tmp_path, monkeypatch):

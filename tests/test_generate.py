@@ -75,7 +75,8 @@ def test_top_k_keeps_the_likeliest_k():
     probs = next_token_probs(LOGITS, top_k=2)
     assert (probs > 0).tolist() == [True, True, False, False, False]
     assert probs.sum().item() == pytest.approx(1)
-    assert torch.equal(next_token_probs(LOGITS, top_k=99), LOGITS.softmax(-1))
+    assert torch.allclose(next_token_probs(LOGITS, top_k=99), LOGITS.softmax(-1))
+    assert int((next_token_probs(torch.ones(5), top_k=2) > 0).sum()) == 2  # of equals, two
 
 
 @pytest.mark.parametrize(("p", "kept"), [(0.01, 1), (0.63, 1), (0.65, 2), (0.86, 2), (0.88, 3), (1.0, 5)])
@@ -83,6 +84,15 @@ def test_top_p_keeps_the_fewest_that_reach_p(p, kept):
     probs = next_token_probs(LOGITS, top_p=p)  # softmax: 0.636 0.234 0.086 0.032 0.012
     assert int((probs > 0).sum()) == kept
     assert probs.sum().item() == pytest.approx(1)
+
+
+def test_top_p_of_one_keeps_a_whole_vocabulary():
+    logits = torch.randn(2, 50_257, generator=torch.Generator().manual_seed(0))
+    assert (next_token_probs(logits, top_p=1.0) > 0).all()
+
+
+def test_a_tiny_temperature_is_nearly_greedy():
+    assert torch.equal(next_token_probs(LOGITS, 1e-40), next_token_probs(LOGITS, 0))
 
 
 def test_sampling_follows_the_probabilities():

@@ -3,8 +3,10 @@
 import ast
 import re
 
+import nbformat
 import pytest
 
+from helpers import install
 from helpers.install import installed, missing
 from helpers.runs import ROOT, read_json, verdict, write_json
 
@@ -25,6 +27,7 @@ ALLOWED = {  # who may import whom
     "generate": {"windows"},
     "memorization": {"config", "windows"},
     "train": {"config", "checkpoint", "optim", "runtime", "windows"},
+    "experiment": {"config", "data", "model", "runtime", "train", "windows"},
     "execute": {"config", "runs"},
     "__main__": set(FILES) - {"__main__", "execute", "install", "set_up_cell"},
 }
@@ -121,6 +124,18 @@ def test_only_what_is_missing_is_installed():
     assert installed("no-such-package") is None
 
 
+def test_torch_is_never_touched(monkeypatch):
+    calls = []
+    monkeypatch.setattr(install, "missing", lambda _: ["papermill==2.7.0"])
+    monkeypatch.setattr(install.subprocess, "call", lambda line: calls.append(line) or 0)
+    assert install.main() == 0
+    (line,) = calls
+    assert line[-1] == f"torch=={installed('torch')}", "pip may not choose another"
+    monkeypatch.setattr(install, "installed", lambda _: None)
+    assert install.main() == 1
+    assert len(calls) == 1
+
+
 def test_json_is_whole_or_absent(tmp_path):
     path = write_json(tmp_path / "new" / "metrics.json", {"loss": 0.5})
     assert read_json(path) == {"loss": 0.5}
@@ -134,3 +149,33 @@ def test_a_verdict_names_what_failed():
     assert verdict({"a": True, "b": True}) == "a: True\nb: True"
     with pytest.raises(RuntimeError, match="not as promised: b; c"):
         verdict({"a": True, "b": False, "c": False})
+
+
+def names_used(tree) -> list[str]:
+    """Every name that code refers to: loaded, imported, or looked up on something."""
+    used = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            used.append(node.id)
+        elif isinstance(node, ast.Attribute):
+            used.append(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            used += [alias.name for alias in node.names]
+    return used
+
+
+def test_nothing_in_the_helpers_is_dead():
+    """Every function, class, method and constant is used by a notebook or a helper; tests do not count."""
+    used = {"forward", "main"}  # called by PyTorch and by Python
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        used.update(*(names_used(ast.parse(cell.source)) for cell in cells if cell.cell_type == "code"))
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items() if name != "set_up_cell"}
+    used.update(*(names_used(tree) for tree in trees.values()))
+    defined = []
+    for name, tree in trees.items():
+        nodes = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+        constants = [t for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+        defined += [(name, n.name) for n in nodes if not n.name.startswith("__")]
+        defined += [(name, t.id) for t in constants if not t.id.startswith("__")]
+    assert [f"{module}.{name}" for module, name in defined if name not in used] == []

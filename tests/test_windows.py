@@ -57,6 +57,13 @@ def test_a_batch_depends_on_seed_and_step_alone(tokens, policy):
     assert not torch.equal(other, batches[0][0])
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_steps_per_epoch_are_counted(policy):
+    windows = Windows(torch.arange(103), 10, 4, policy, seed=0)
+    counts = [len(windows._draw(epoch)[0]) for epoch in range(10)]  # each offset once
+    assert windows.steps_per_epoch == pytest.approx(sum(counts) / 10 / 4)
+
+
 def test_random_windows_begin_everywhere_and_are_full():
     windows = Windows(torch.arange(40), 8, 4, "random", seed=0)
     batches = [windows.batch(step) for step in range(300)]
