@@ -119,8 +119,14 @@ def test_refreshing_twice_gives_the_same_bytes(tmp_path):
     assert "papermill" not in stored.metadata
 
 
+def bare_make() -> dict[str, str]:
+    """The environment without what `make test` itself sets for its children: another RUNS_DIR, its own flags."""
+    return {k: v for k, v in os.environ.items() if k not in ("RUNS_DIR", "PROFILE", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+
+
 def make(*arguments: str) -> str:
-    return subprocess.run(["make", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    line = ["make", *arguments]
+    return subprocess.run(line, cwd=ROOT, env=bare_make(), check=True, capture_output=True, text=True).stdout
 
 
 def test_make_help_lists_every_target():
@@ -143,9 +149,8 @@ def test_results_that_were_deleted_are_made_again(tmp_path):
 
     def planned(*arguments):
         line = ["make", "-n", "run-all", "PYTHON=python", *arguments]
-        return re.findall(
-            r"run notebooks/(\w+)", subprocess.run(line, cwd=tmp_path, capture_output=True, text=True).stdout
-        )
+        done = subprocess.run(line, cwd=tmp_path, env=bare_make(), check=True, capture_output=True, text=True)
+        return re.findall(r"run notebooks/(\w+)", done.stdout)
 
     assert planned() == []
     assert planned("PROFILE=laptop") == ["01_a", "02_b"]
