@@ -51,6 +51,7 @@ class Recipe:
     lr: float = 1e-2  # peak learning rate of AdamW
     muon_lr: float = 0.05  # peak learning rate of Muon
     betas: tuple[float, float] = (0.9, 0.95)  # AdamW's two memories
+    beta1_range: tuple[float, float] | None = None  # where the first swings against the rate, as OneCycleLR has it
     weight_decay: float = 0.0  # on matrices and tables, never on biases and gains; 0 to memorise
     schedule: str = "linear"  # shape of the learning rate: one of SCHEDULES
     warmup: float = 0.02  # share of the steps in which the rate rises from 0 to its peak
@@ -58,6 +59,7 @@ class Recipe:
     initial_lr: float = 0.0  # rate at the start, as a share of the peak
     clip: float = 1.0  # largest gradient norm
     zero_residual: bool = True  # start every block as the identity
+    stop_at_target: bool = False  # end with the first whole-corpus loss below the target, else with the last step
 
     def __post_init__(self) -> None:
         for name in ("steps", "window", "batch_size", "accumulation"):
@@ -75,17 +77,27 @@ class Recipe:
         )
 
 
-# What each named recipe changes in a profile's own: optimizer, rates, their schedule and the windows, as in the public
-# set-ups they are named after. Sizes stay the profile's. (torch's OneCycleLR also cycles beta1 unless told not to;
-# that is not taken over.)
-_PUBLIC = {"policy": "grid", "optimizer": "adamw", "zero_residual": False}
+# What each named recipe changes in a profile's own: after the public set-ups that it is named for. They stop at the
+# target, and have ten times the steps to get there.
+_PUBLIC = {"policy": "grid", "optimizer": "adamw", "zero_residual": False, "stop_at_target": True}
 RECIPES: dict[str, dict] = {
     "own": {},
     "constant": _PUBLIC | {"lr": 3e-4, "betas": (0.9, 0.999), "schedule": "constant", "warmup": 0.0},
     "cosine": _PUBLIC | {"lr": 3e-4, "schedule": "cosine", "final_lr": 0.1},
     "onecycle": _PUBLIC
-    | {"lr": 2e-4, "betas": (0.9, 0.999), "schedule": "onecycle", "warmup": 0.1}
+    | {"lr": 2e-4, "betas": (0.9, 0.999), "schedule": "onecycle", "warmup": 0.1, "beta1_range": (0.85, 0.95)}
     | {"initial_lr": 0.1, "final_lr": 0.002, "clip": 0.5},
+    "small": _PUBLIC
+    | {"lr": 3e-4, "betas": (0.9, 0.999), "schedule": "constant", "warmup": 0.0}
+    | {"window": 32, "batch_size": 4},
+}
+# Their steps and windows at full size, as published or as their logs imply (a batch of 2,048 tokens at T = 512 for
+# onecycle is our reading: only the product is known).
+_PUBLISHED = {
+    "constant": {"steps": 9_600, "window": 512, "batch_size": 8},
+    "cosine": {"steps": 14_950, "window": 128, "batch_size": 16},
+    "onecycle": {"steps": 20_000, "window": 512, "batch_size": 4},
+    "small": {"steps": 50_000},
 }
 
 
@@ -117,7 +129,11 @@ class Profile:
     def recipe(self, name: str = "own") -> Recipe:
         """The recipe called `name` at this profile's size; ValueError where there is none."""
         _require(name in RECIPES, f"recipe {name!r} is none of {', '.join(RECIPES)}")
-        return replace(self.main.recipe, **RECIPES[name])
+        own = self.main.recipe
+        if name == "own":
+            return own
+        sizes = {"steps": 10 * own.steps, "accumulation": 1}
+        return replace(own, **{**sizes, **RECIPES[name], **(_PUBLISHED[name] if self.main.gpt == GPTConfig() else {})})
 
 
 _SMALL = GPTConfig(block_size=128, n_layer=4, n_head=4, n_embd=128)

@@ -9,6 +9,7 @@ from torch import Tensor
 from helpers.config import Experiment, Profile
 from helpers.data import BPETokenizer, Corpus, gpt2_tokenizer
 from helpers.model import GPT
+from helpers.parallel import Group
 from helpers.runtime import pick_runtime
 from helpers.train import Trainer
 from helpers.windows import Windows
@@ -31,7 +32,13 @@ def read(experiment: Experiment, corpus: Corpus) -> Study:
 
 
 def new_trainer(
-    experiment: Experiment, tokens: Tensor, n_vocab: int, seed: int, device: str | None = None, **changes: Any
+    experiment: Experiment,
+    tokens: Tensor,
+    n_vocab: int,
+    seed: int,
+    device: str | None = None,
+    group: Group | None = None,
+    **changes: Any,
 ) -> Trainer:
     """A new model with `n_vocab` rows, and its trainer on `tokens`; `changes` replace entries of the recipe."""
     recipe = replace(experiment.recipe, **changes)
@@ -42,13 +49,22 @@ def new_trainer(
     model.init_weights(recipe.zero_residual)
     model.to(runtime.device)
     windows = Windows(tokens.to(runtime.device), recipe.window, recipe.batch_size, recipe.policy, seed)
-    return Trainer(model, windows, recipe, runtime)
+    return Trainer(model, windows, recipe, runtime, group)
 
 
 def describe(
-    profile: Profile, corpus: Corpus, study: Study, window: int, seed: int, recipe: str = "own"
+    profile: Profile,
+    corpus: Corpus,
+    study: Study,
+    window: int,
+    seed: int,
+    recipe: str = "own",
+    excerpt: int | None = None,
 ) -> dict[str, Any]:
-    """What meta.json says besides the model's sizes: enough to read the text again and to generate."""
+    """What meta.json says besides the model's sizes: enough to read the text again and to generate.
+
+    excerpt: the characters read, where they are not the profile's.
+    """
     return {
         "profile": profile.name,
         "recipe": recipe,
@@ -56,6 +72,6 @@ def describe(
         "seed": seed,
         "corpus": corpus.name,
         "sha256": corpus.sha256,
-        "excerpt": profile.main.excerpt,
+        "excerpt": excerpt or profile.main.excerpt,
         "rows": study.tokenizer.rows,
     }

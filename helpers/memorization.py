@@ -1,6 +1,6 @@
 """How much of a text a model knows: the loss over all of it, its floor, and what it can recite."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,7 +75,6 @@ class CorpusLoss(ByPosition):
     accuracy: float  # share of tokens whose most likely prediction is the true one
 
 
-@torch.no_grad()
 def corpus_loss(model: nn.Module, tokens: Tensor, window: int, shift: int = 0) -> CorpusLoss:
     """Negative log-likelihood of every token of the text but the first, each predicted once, in eval mode.
 
@@ -83,7 +82,11 @@ def corpus_loss(model: nn.Module, tokens: Tensor, window: int, shift: int = 0) -
     window count too. The model is left in the mode it was in.
     Raises ValueError if the window exceeds the model's context or the shift is not inside a window.
     """
-    starts, lengths = grid(tokens.numel(), window, shift)
+    return _loss_of(model, tokens, *grid(tokens.numel(), window, shift), window)
+
+
+@torch.no_grad()
+def _loss_of(model: nn.Module, tokens: Tensor, starts: Tensor, lengths: Tensor, window: int) -> CorpusLoss:
     nll = torch.zeros(window, dtype=torch.float64)
     counts = torch.zeros(window, dtype=torch.int64)
     right = 0
@@ -161,25 +164,39 @@ def longest_recitation(model: nn.Module, tokens: Tensor, window: int, prompt: in
     return recited
 
 
-def measure(model: nn.Module, tokens: Tensor, window: int, k: int = 32, n: int = 32, prompt: int = 16) -> dict:
+def measure(
+    model: nn.Module,
+    tokens: Tensor,
+    window: int,
+    recalls: Sequence[tuple[int, int]] = ((32, 32), (50, 50)),
+    prompt: int = 16,
+) -> dict[str, float]:
     """Everything this series says of a memory, by name, in nats, shares and tokens; JSON-ready.
 
-    Whole-corpus loss at the grid, at the grid shifted by 1 and by half a window, at positions >= 32; the floor of
-    the grid and of random windows; argmax accuracy; recall k -> n from 1,000 random places; the longest recitation
-    from the text's first `prompt` tokens.
+    Whole-corpus loss at the grid, at the grid shifted by 1 and by half a window, on as many random windows, and at
+    positions >= 32 of all these; the floor of the grid and of random windows, and how much of the loss is above it;
+    argmax accuracy; recall k -> n from 1,000 random places, for each (k, n) that the window holds; the longest
+    recitation from the text's first `prompt` tokens, or as many of them as the window holds.
     """
+    n, g = tokens.numel(), torch.Generator().manual_seed(0)
     at_grid, by_one, by_half = (corpus_loss(model, tokens, window, shift) for shift in (0, 1, window // 2))
+    starts = torch.randint(n - window, (-(-(n - 1) // window),), generator=g)
+    at_random = _loss_of(model, tokens, starts, torch.full_like(starts, window), window)
+    floors = {policy: loss_floor(tokens, window, policy).mean for policy in ("grid", "random")}
     return {
         "loss_grid": at_grid.mean,
         "loss_shift_1": by_one.mean,
         "loss_shift_half": by_half.mean,
-        "loss_from_32": max(m.after(32) for m in (at_grid, by_one, by_half)),
-        "floor_grid": loss_floor(tokens, window, "grid").mean,
-        "floor_random": loss_floor(tokens, window, "random").mean,
+        "loss_random": at_random.mean,
+        "loss_from_32": max(m.after(32) for m in (at_grid, by_one, by_half, at_random)),
+        "floor_grid": floors["grid"],
+        "floor_random": floors["random"],
+        "excess_grid": at_grid.mean - floors["grid"],
+        "excess_random": at_random.mean - floors["random"],
         "accuracy": at_grid.accuracy,
-        f"recall_{k}_{n}": recall(model, tokens, k, n).verbatim,
-        "longest_recitation": longest_recitation(model, tokens, window, prompt),
-        "tokens": tokens.numel(),
+        **{f"recall_{k}_{m}": recall(model, tokens, k, m).verbatim for k, m in recalls if k + m <= min(window, n)},
+        "longest_recitation": longest_recitation(model, tokens, window, min(prompt, window)),
+        "tokens": n,
     }
 
 

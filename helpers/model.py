@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.config import IGNORE, GPTConfig
+from helpers.loss import linear_cross_entropy
 
 
 class KVCache:
@@ -136,6 +137,19 @@ class GPT(nn.Module):
         Targets equal to `IGNORE` do not count. With a cache, `idx` continues what the cache has read.
         Raises ValueError if the text is longer than `block_size`.
         """
+        x = self.hidden(idx, cache)  # (B, T, C)
+        logits = self.lm_head(x)  # (B, T, V)
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+
+    def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
+        """The loss of `forward` without its logits: what training calls, because they are most of the memory."""
+        x = self.hidden(idx)  # (B, T, C)
+        return linear_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten())
+
+    def hidden(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+        """(B, T) -> (B, T, C): what the head reads."""
         past = 0 if cache is None else cache.length
         T = idx.size(1)
         if past + T > self.config.block_size:
@@ -150,7 +164,4 @@ class GPT(nn.Module):
             x = block(x, cache, layer)
         if cache is not None:
             cache.length += T
-        logits = self.lm_head(self.transformer.ln_f(x))  # (B, T, V)
-        if targets is None:
-            return logits, None
-        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+        return self.transformer.ln_f(x)

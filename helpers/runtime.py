@@ -1,5 +1,6 @@
 """Where and in which precision to compute: each automatic choice comes with the sentence that says why."""
 
+import importlib.util
 import os
 import random
 from contextlib import AbstractContextManager
@@ -16,6 +17,12 @@ class Runtime:
     device: torch.device
     dtype: torch.dtype
     reasons: tuple[str, ...]
+    compiles: bool = False  # whether torch.compile pays here
+
+    @property
+    def half(self) -> torch.dtype:
+        """The 16-bit dtype for products that need no more: Muon's, whatever the model's own."""
+        return torch.float16 if self.dtype == torch.float16 else torch.bfloat16
 
     def autocast(self) -> AbstractContextManager:
         """The context in which forward passes run; it does nothing at fp32."""
@@ -31,10 +38,25 @@ def pick_device(name: str | None = None) -> tuple[torch.device, str]:
             raise ValueError(f"device {name!r} cannot be used here ({error}); leave it out to choose one") from error
         return torch.device(name), f"{name}: asked for"
     if torch.cuda.is_available():
-        return torch.device("cuda"), f"cuda: {torch.cuda.get_device_name()} is there"
+        old = too_old()
+        return (torch.device("cpu"), f"cpu: {old}") if old else (torch.device("cuda"), f"cuda: {card()} is there")
     if torch.backends.mps.is_available():
         return torch.device("mps"), "mps: an Apple GPU is there"
     return torch.device("cpu"), "cpu: no GPU is there"
+
+
+def card() -> str:
+    """The name of the GPU."""
+    return torch.cuda.get_device_name()
+
+
+def too_old() -> str:
+    """Why this PyTorch cannot use the GPU that is there; empty if it can. A P100 (6.0) is what Kaggle still offers."""
+    major, minor = torch.cuda.get_device_capability()
+    oldest = min((int(arch.removeprefix("sm_").rstrip("af")) for arch in torch.cuda.get_arch_list()), default=0)
+    if 10 * major + minor >= oldest:
+        return ""
+    return f"{card()} has compute capability {major}.{minor}, this PyTorch needs {oldest // 10}.{oldest % 10}"
 
 
 def pick_dtype(device: torch.device, large: bool) -> tuple[torch.dtype, str]:
@@ -60,11 +82,31 @@ def pick_dtype(device: torch.device, large: bool) -> tuple[torch.dtype, str]:
     return torch.float32, "fp32: this CPU has no bf16 in hardware"
 
 
+def pick_compile(device: torch.device, large: bool) -> tuple[bool, str]:
+    """Whether torch.compile pays for a small or large model on `device`, and why."""
+    if device.type != "cuda" or not large or torch.cuda.get_device_capability(device) < (7, 0):
+        return False, "not compiled: a minute of compiling pays on a CUDA GPU and for a large model only"
+    if not triton_works():
+        return False, "not compiled: Triton, which torch.compile needs on a GPU, is not installed"
+    return True, "compiled, if the compiler agrees: fewer and larger kernels"
+
+
+def triton_works() -> bool:
+    """Whether the compiler behind torch.compile on a GPU can be imported."""
+    return importlib.util.find_spec("triton") is not None
+
+
 def pick_runtime(large: bool = False, device: str | None = None) -> Runtime:
-    """The device and dtype to train a small or large model with on this machine."""
+    """The device, dtype and compiler to train a small or large model with on this machine.
+
+    Where a GPU has TF32, products that stay in fp32 use it from here on.
+    """
     chosen, why = pick_device(device)
     dtype, why_dtype = pick_dtype(chosen, large)
-    return Runtime(chosen, dtype, (why, why_dtype))
+    compiles, why_compiled = pick_compile(chosen, large)
+    if chosen.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    return Runtime(chosen, dtype, (why, why_dtype, why_compiled), compiles)
 
 
 def free_cores() -> int:

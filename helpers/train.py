@@ -1,48 +1,95 @@
 """The training loop: mechanics here, policy (print, measure, stop, save, plot) in the `for` loop that uses it."""
 
-import csv
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from helpers.checkpoint import CheckpointError, load_checkpoint, load_weights, read_training, save_checkpoint
 from helpers.config import IGNORE, Recipe
-from helpers.optim import build_optimizers, lr_share
+from helpers.optim import beta1, build_optimizers, lr_share
+from helpers.parallel import Group
+from helpers.runlog import Step
 from helpers.runtime import Runtime
 from helpers.windows import Windows
 
-__all__ = ["RunLog", "Step", "Trainer", "load_checkpoint", "read_log", "save_checkpoint", "stop_step"]
+__all__ = ["Trainer", "load_checkpoint", "save_checkpoint"]
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one optimizer step did."""
+class _LossOf(nn.Module):
+    """A model as the function from x, y to its loss: what torch.compile and DistributedDataParallel wrap."""
 
-    number: int  # 1, 2, …
-    loss: float  # mean over the step's tokens, before the update, in nats
-    lr: float  # AdamW's learning rate
-    norm: float  # gradient norm before clipping
-    dt: float  # seconds
-    tokens: int  # tokens predicted in this step
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.model.loss(x, y) if hasattr(self.model, "loss") else self.model(x, y)[1]
 
 
 class Trainer:
     """A model in training, with all that must survive a kill: optimizers, loss scaler, step count, random state.
 
-    model(x, y) returns (logits, loss); the windows say which tokens step s sees.
+    model.loss(x, y) is the loss, or model(x, y) returns (logits, loss); the windows say which tokens step s sees.
+    In a group of processes each takes its share of every step's windows: the steps are those of one process.
     """
 
-    def __init__(self, model: nn.Module, windows: Windows, recipe: Recipe, runtime: Runtime) -> None:
+    def __init__(
+        self, model: nn.Module, windows: Windows, recipe: Recipe, runtime: Runtime, group: Group | None = None
+    ) -> None:
         self.model, self.windows, self.recipe, self.runtime = model, windows, recipe, runtime
-        self.optimizers = build_optimizers(model, recipe)
+        self.group = group or Group()
+        if recipe.batch_size < self.group.world:
+            raise ValueError(f"{self.group.world} processes cannot share the {recipe.batch_size} windows of a step")
+        self.micro_batch = recipe.batch_size // recipe.accumulation  # windows in one forward pass
+        self._loss_of: nn.Module = _LossOf(model)
+        self.optimizers = build_optimizers(model, recipe, runtime.half)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
         self.steps_done = 0
+
+    def prepare(self) -> list[str]:
+        """Compile where it pays, fit the micro-batch into the memory, connect the processes; a sentence for each.
+
+        A first batch is tried out and thrown away: what cannot work fails here, and no step is slowed by it.
+        """
+        said, plain, asked = [], self._loss_of, self.micro_batch
+        if self.runtime.compiles:
+            self._loss_of = torch.compile(plain, dynamic=False)
+        while self.runtime.compiles or self.runtime.device.type == "cuda":
+            try:
+                self._try_out()
+                break
+            except torch.OutOfMemoryError:
+                if self.micro_batch == 1:
+                    raise
+                self.micro_batch = -(-self.micro_batch // 2)
+                said = [f"micro-batch {self.micro_batch}: {asked} windows at once did not fit into the memory"]
+            except Exception as error:  # torch.compile fails in as many ways as there are compilers
+                if self._loss_of is plain:
+                    raise
+                self._loss_of = plain
+                said.append(f"not compiled, so slower ({type(error).__name__}: {str(error).strip()[:120]})")
+        if self.group.world > 1:
+            cards = [self.group.local_rank] if self.runtime.device.type == "cuda" else None
+            self._loss_of = nn.parallel.DistributedDataParallel(self._loss_of, device_ids=cards)
+            said.append(f"{self.group.world} processes share the {self.recipe.batch_size} windows of a step")
+        return said
+
+    def _try_out(self) -> None:
+        self.model.zero_grad(set_to_none=True)  # what an attempt that failed left behind
+        x, y = (t[: self.micro_batch] for t in self.windows.batch(self.steps_done))
+        self.model.train()
+        with torch.random.fork_rng():
+            with self.runtime.autocast():
+                loss = self._loss_of(x, y)
+            loss.backward()
+        self.model.zero_grad(set_to_none=True)
 
     def steps(self) -> Iterator[Step]:
         """One record an optimizer step, until the recipe's last. FloatingPointError at a loss that is no number."""
@@ -53,15 +100,10 @@ class Trainer:
     def _one_step(self) -> Step:
         start = time.perf_counter()
         lr = self._set_lr()
-        x, y = self.windows.batch(self.steps_done)  # (B, T)
+        x, y = self.windows.batch(self.steps_done)  # (B, T), the same in every process
         n_tokens = (y != IGNORE).sum()
-        loss = torch.zeros((), device=x.device)
-        for x_part, y_part in zip(x.chunk(self.recipe.accumulation), y.chunk(self.recipe.accumulation), strict=True):
-            share = (y_part != IGNORE).sum() / n_tokens
-            with self.runtime.autocast():
-                part = self.model(x_part, y_part)[1] * share
-            self.scaler.scale(part).backward()
-            loss += part.detach()
+        mine = (t.tensor_split(self.group.world)[self.group.rank].split(self.micro_batch) for t in (x, y))
+        loss = self.group.sum(self._backward(list(zip(*mine, strict=True)), n_tokens))
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
@@ -74,10 +116,24 @@ class Trainer:
         self.steps_done += 1
         return Step(self.steps_done, loss.item(), lr, norm.item(), time.perf_counter() - start, int(n_tokens))
 
+    def _backward(self, parts: list[tuple[Tensor, Tensor]], n_tokens: Tensor) -> Tensor:
+        """Gradients of this process's parts, summed over the group with the last; the parts' share of the loss."""
+        loss = torch.zeros((), device=n_tokens.device)
+        for i, (x, y) in enumerate(parts):
+            unfinished = self.group.world > 1 and i < len(parts) - 1
+            with self._loss_of.no_sync() if unfinished else nullcontext():
+                with self.runtime.autocast():
+                    part = self._loss_of(x, y) * ((y != IGNORE).sum() / n_tokens)
+                self.scaler.scale(part * self.group.world).backward()  # DistributedDataParallel takes the mean
+            loss += part.detach()
+        return loss
+
     def _set_lr(self) -> float:
-        share = lr_share(self.recipe, self.steps_done)
+        share, beta = lr_share(self.recipe, self.steps_done), beta1(self.recipe, self.steps_done)
         for group in (g for o in self.optimizers for g in o.param_groups):
             group["lr"] = group["peak_lr"] * share
+            if "betas" in group:
+                group["betas"] = (beta, self.recipe.betas[1])
         return self.recipe.lr * share
 
     def _check_finite(self, loss: float, norm: float, lr: float) -> None:
@@ -105,7 +161,8 @@ class Trainer:
     def _machine(self) -> dict[str, Any]:
         """What must stay the same for a resumed run to end with the same bits."""
         runtime = self.runtime
-        return {"device": runtime.device.type, "dtype": str(runtime.dtype), "threads": torch.get_num_threads()}
+        split = {"windows a pass": self.micro_batch, "processes": self.group.world}
+        return {"device": runtime.device.type, "dtype": str(runtime.dtype), "threads": torch.get_num_threads(), **split}
 
     def resume(self, folder: str | Path) -> list[str]:
         """Go on exactly where the checkpoint in `folder` stopped.
@@ -116,7 +173,10 @@ class Trainer:
         state = read_training(folder)
         mine = {**asdict(self.recipe), "seed": self.windows.seed}
         theirs = {**state["recipe"], "seed": state["seed"]}
-        other = [f"{k}={theirs.get(k)} there, {mine[k]} here" for k in mine if theirs.get(k) != mine[k]]
+        free = {"accumulation"}  # how a step is split up, which does not change it
+        other = [
+            f"{k}={theirs.get(k)} there, {mine[k]} here" for k in mine if k not in free and theirs.get(k) != mine[k]
+        ]
         if other:
             raise CheckpointError(f"{folder} is of another run ({'; '.join(other)}); use another folder with --out")
         load_weights(folder, self.model)
@@ -130,75 +190,3 @@ class Trainer:
         self.steps_done = state["step"]
         before, now = state["machine"], self._machine()
         return [f"{k} was {before[k]} and is {now[k]}: equal in kind, not in bits" for k in now if before[k] != now[k]]
-
-
-class RunLog:
-    """The steps of a run, in memory and, with a path, in a CSV file that grows by a line a step.
-
-    Columns: step; loss, avg_loss (mean of the last 100 steps), best_loss in nats; lr; norm; dt in s; tokens/s.
-    """
-
-    COLUMNS = ("step", "loss", "avg_loss", "best_loss", "lr", "norm", "dt", "tokens/s")
-
-    def __init__(self, path: str | Path | None = None) -> None:
-        self.path = Path(path) if path else None
-        self.rows: list[dict[str, float]] = []
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._rewrite()
-
-    @classmethod
-    def resume(cls, path: str | Path, last_step: int) -> "RunLog":
-        """The log in `path` as it was after `last_step`: a killed run may have logged more than it saved."""
-        rows = read_log(path)[:last_step] if Path(path).is_file() else []
-        if [row["step"] for row in rows] != list(range(1, last_step + 1)):
-            raise CheckpointError(f"{path} does not hold steps 1 to {last_step}; start over with --fresh")
-        log = cls()
-        log.path, log.rows = Path(path), rows
-        log._rewrite()
-        return log
-
-    def append(self, step: Step) -> None:
-        losses = [row["loss"] for row in self.rows[-99:]] + [step.loss]
-        best = min(step.loss, self.rows[-1]["best_loss"] if self.rows else math.inf)
-        avg, speed = sum(losses) / len(losses), step.tokens / step.dt
-        values = (step.number, step.loss, avg, best, step.lr, step.norm, step.dt, speed)
-        self.rows.append(dict(zip(self.COLUMNS, values, strict=True)))
-        if self.path:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                csv.writer(file, lineterminator="\n").writerow(self.rows[-1].values())
-
-    def column(self, name: str) -> list[float]:
-        """One column, a value a step."""
-        return [row[name] for row in self.rows]
-
-    def _rewrite(self) -> None:
-        aside = self.path.with_name(self.path.name + ".partial")
-        with aside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        aside.replace(self.path)
-
-
-def read_log(path: str | Path) -> list[dict[str, float]]:
-    """The rows of a CSV log; a last line that a kill cut off is left out."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]
-    return [{name: int(value) if name == "step" else float(value) for name, value in row.items()} for row in rows]
-
-
-def stop_step(log: RunLog, rule: str, target: float, whole_corpus: dict[int, float] | None = None) -> int | None:
-    """The step at which a stop rule ends a run, or None.
-
-    "single batch": the first batch below the target. "mean of 100": the first mean of the last 100 batches below
-    it. "whole corpus": the first measurement of the whole corpus below it, from `whole_corpus` {step: loss}.
-    """
-    tests: dict[str, Callable[[], Iterator[int]]] = {
-        "single batch": lambda: (r["step"] for r in log.rows if r["loss"] < target),
-        "mean of 100": lambda: (r["step"] for r in log.rows[99:] if r["avg_loss"] < target),
-        "whole corpus": lambda: (s for s, loss in sorted((whole_corpus or {}).items()) if loss < target),
-    }
-    if rule not in tests:
-        raise ValueError(f"rule={rule!r} is none of {', '.join(tests)}")
-    return next(tests[rule](), None)

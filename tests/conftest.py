@@ -6,6 +6,7 @@ import torch
 from helpers.config import GPTConfig, Recipe
 from helpers.data import BPETokenizer, gpt2_tokenizer, load_corpus
 from helpers.model import GPT
+from helpers.parallel import Group
 from helpers.runtime import Runtime
 from helpers.train import Trainer
 from helpers.windows import Windows
@@ -25,13 +26,19 @@ def tiny_gpt(seed: int = 0, scale: float = 1.0, **changes) -> GPT:
 
 
 def tiny_trainer(
-    tokens: torch.Tensor, seed: int = 0, runtime: Runtime = CPU, dropout: float = 0.0, **changes
+    tokens: torch.Tensor,
+    seed: int = 0,
+    runtime: Runtime = CPU,
+    dropout: float = 0.0,
+    group: Group | None = None,
+    **changes,
 ) -> Trainer:
     """A trainer of a tiny model on `tokens`."""
     recipe = Recipe(**{"steps": 12, "window": 8, "batch_size": 4, **changes})
     model = tiny_gpt(seed, dropout=dropout)
     model.init_weights(recipe.zero_residual)
-    return Trainer(model, Windows(tokens, recipe.window, recipe.batch_size, recipe.policy, seed), recipe, runtime)
+    windows = Windows(tokens, recipe.window, recipe.batch_size, recipe.policy, seed)
+    return Trainer(model, windows, recipe, runtime, group)
 
 
 @pytest.fixture(scope="session")

@@ -142,11 +142,15 @@ def test_a_model_that_knows_everything_recites_to_the_end():
 
 def test_measure_reports_what_its_parts_report(reciter):
     model, tokens = reciter
-    found = measure(model, tokens, 16, k=4, n=8, prompt=4)
+    found = measure(model, tokens, 16, recalls=[(4, 8), (4, 12), (8, 9)], prompt=4)
     assert found["loss_grid"] == corpus_loss(model, tokens, 16).mean
     assert found["loss_shift_half"] == corpus_loss(model, tokens, 16, 8).mean
     assert found["recall_4_8"] == recall(model, tokens, 4, 8).verbatim
+    assert found["recall_4_12"] == recall(model, tokens, 4, 12).verbatim
+    assert "recall_8_9" not in found, "17 tokens do not fit into a window of 16"
     assert found["longest_recitation"] == longest_recitation(model, tokens, 16, 4)
+    assert found["excess_grid"] == found["loss_grid"] - loss_floor(tokens, 16, "grid").mean
+    assert found["loss_random"] == pytest.approx(found["loss_grid"], rel=0.2)
     assert found["floor_random"] == loss_floor(tokens, 16, "random").mean
 
 

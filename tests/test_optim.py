@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.config import Recipe
-from helpers.optim import build_optimizers, lr_share
+from helpers.optim import Muon, beta1, build_optimizers, lr_share, orthogonalize
 from tests.conftest import tiny_gpt
 
 RECIPE = {"steps": 100, "window": 8, "batch_size": 4}
@@ -64,3 +64,59 @@ def test_biases_and_gains_are_not_decayed():
     (adamw,) = build_optimizers(model, Recipe(**RECIPE, optimizer="adamw", weight_decay=0.1))
     decay = {p.ndim: g["weight_decay"] for g in adamw.param_groups for p in g["params"]}
     assert decay == {2: 0.1, 1: 0.0}
+
+
+def test_beta1_swings_as_onecycle_swings_it():
+    recipe = Recipe(**RECIPE, schedule="onecycle", warmup=0.1, initial_lr=0.1, final_lr=0.002, beta1_range=(0.85, 0.95))
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1.0, total_steps=100, pct_start=0.1, div_factor=10, final_div_factor=50
+    )
+    for step in range(100):
+        assert beta1(recipe, step) == pytest.approx(optimizer.param_groups[0]["betas"][0], abs=1e-9)
+        optimizer.step()
+        if step < 99:
+            theirs.step()
+    assert beta1(Recipe(**RECIPE), 50) == 0.9
+
+
+def matrices() -> list[torch.nn.Parameter]:
+    g = torch.Generator().manual_seed(0)
+    shapes = [(24, 8), (8, 8), (32, 8), (8, 32), (24, 8), (32, 8), (8, 32)]
+    return [torch.nn.Parameter(torch.randn(shape, generator=g)) for shape in shapes]
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_muon_is_torchs_muon_a_shape_at_a_time(weight_decay):
+    ours, theirs = matrices(), matrices()
+    optimizers = Muon(ours, 0.02, weight_decay), torch.optim.Muon(theirs, lr=0.02, weight_decay=weight_decay)
+    for step in range(5):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=torch.Generator().manual_seed(step))
+            b.grad = a.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.02, atol=2e-3)  # bf16, summed in another order
+    a, b = (next(iter(o.state_dict()["state"].values()))["momentum_buffer"] for o in optimizers)
+    assert torch.equal(a, b), "and its state is torch's, so checkpoints fit either"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_orthogonalizing_evens_out_singular_values_and_keeps_directions(dtype):
+    x = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(1))
+    even = orthogonalize(x.to(dtype), (3.4445, -4.7750, 2.0315), 1e-7).float()
+    assert torch.linalg.svdvals(x).min() < 0.4 * torch.linalg.svdvals(x).max()
+    assert 0.5 < torch.linalg.svdvals(even).min() <= torch.linalg.svdvals(even).max() < 1.35
+    u, _, v = torch.linalg.svd(x, full_matrices=False)
+    middle = u.mT @ even @ v.mT
+    off_diagonal = middle - torch.diag_embed(middle.diagonal(dim1=1, dim2=2))
+    assert off_diagonal.abs().max() < 0.1
+
+
+def test_a_matrix_without_a_gradient_is_left_alone():
+    first, second = matrices()[:2]
+    first.grad = torch.ones_like(first)
+    before = second.clone()
+    Muon([first, second], 0.02, 0.1).step()
+    assert torch.equal(second, before)

@@ -1,23 +1,16 @@
 """The loop: what a step reports, what a resumed run repeats, when a run stops."""
 
 import math
-import random
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from itertools import pairwise
+from dataclasses import replace
 
 import pytest
 import torch
 
 from helpers.checkpoint import CheckpointError
-from helpers.model import GPT
-from helpers.runs import ROOT
+from helpers.runlog import RunLog, Step, read_log, stop_step
 from helpers.runtime import Runtime
-from helpers.train import RunLog, Step, load_checkpoint, read_log, save_checkpoint, stop_step
-from tests.conftest import tiny_trainer
+from helpers.train import save_checkpoint
+from tests.conftest import CPU, tiny_trainer
 
 
 def weights(trainer) -> list[torch.Tensor]:
@@ -205,88 +198,51 @@ def test_the_mean_of_100_waits_for_a_hundred():
     assert stop_step(log, "mean of 100", 0.1) == 100
 
 
-# --- the command line, killed --------------------------------------------------------------------------------------
+# --- what is tried out before the first step -----------------------------------------------------------------------
 
 
-def command(folder, *more: str) -> list[str]:
-    line = [sys.executable, "-m", "helpers", "train", "--steps", "24", "--save-every", "6", "--out", str(folder)]
-    return [*line, *more]
+def compiling(tokens, **changes):
+    return tiny_trainer(tokens, runtime=replace(CPU, compiles=True), **changes)
 
 
-@pytest.fixture(scope="module")
-def calm(tmp_path_factory):
-    """A run that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("calm") / "run"
-    subprocess.run(command(folder), cwd=ROOT, check=True, capture_output=True)
-    return folder
+def test_a_compiled_run_takes_the_steps_of_an_eager_one(tokens):
+    trainer, eager = compiling(tokens, steps=3), tiny_trainer(tokens, steps=3)
+    rng = torch.get_rng_state()
+    assert trainer.prepare() == []
+    assert torch.equal(rng, torch.get_rng_state())
+    assert trainer.steps_done == 0
+    losses = [[step.loss for step in each.steps()] for each in (trainer, eager)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
 
 
-def rows_in(folder) -> int:
-    return len(read_log(folder / "log.csv")) if (folder / "log.csv").exists() else 0
+def test_a_compiler_that_fails_costs_speed_and_nothing_else(tokens, monkeypatch):
+    def no_compiler(*_, **__):
+        def broken(*_):
+            raise RuntimeError("no C++ compiler")
+
+        return broken
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    trainer, eager = compiling(tokens, steps=3), tiny_trainer(tokens, steps=3)
+    assert trainer.prepare() == ["not compiled, so slower (RuntimeError: no C++ compiler)"]
+    assert [step.loss for step in trainer.steps()] == [step.loss for step in eager.steps()]
 
 
-def test_a_killed_run_resumes_to_the_same_weights(calm, tmp_path):
-    folder, seed = tmp_path / "run", random.randrange(10**6)
-    last = random.Random(seed).randint(1, 22)
-    victim = subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while victim.poll() is None and rows_in(folder) < last:
-        time.sleep(0.01)
-    victim.send_signal(signal.SIGKILL)
-    assert victim.wait() == -signal.SIGKILL, f"kill seed {seed}"
-    done = subprocess.run(command(folder, "--resume"), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, f"kill seed {seed}: {done.stderr}"
+def test_windows_that_do_not_fit_into_the_memory_are_taken_fewer_at_a_time(tokens, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    trainer, whole = compiling(tokens, steps=3), tiny_trainer(tokens, steps=3)
+    fits, loss = 1, trainer.model.loss
 
-    ours, theirs = (load_checkpoint(f / "checkpoint", GPT)[0].parameters() for f in (folder, calm))
-    assert same(ours, theirs), f"kill seed {seed}, after step {last}"
-    logs = [read_log(f / "log.csv") for f in (folder, calm)]
-    assert [row["step"] for row in logs[0]] == list(range(1, 25))
-    for column in ("loss", "avg_loss", "best_loss", "lr", "norm"):
-        assert [row[column] for row in logs[0]] == [row[column] for row in logs[1]], f"kill seed {seed}: {column}"
+    def limited(x, y):
+        if len(x) > fits:
+            raise torch.OutOfMemoryError("too much")
+        return loss(x, y)
 
-
-def test_a_finished_run_is_not_overwritten_unasked(calm):
-    again = subprocess.run(command(calm), cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode != 0
-    assert again.stderr.startswith("error: ")
-    assert "--resume" in again.stderr
-    assert "Traceback" not in again.stderr
-    assert rows_in(calm) == 24
-
-
-def test_a_run_is_whole_corpus_measured_and_reported(calm):
-    import json
-
-    metrics = json.loads((calm / "metrics.json").read_text())
-    assert metrics["steps"] == 24
-    assert metrics["tokens"] == 5174
-    _, meta = load_checkpoint(calm / "checkpoint", GPT)
-    steps = [step for step, _ in meta["whole_corpus"]]
-    assert steps == list(range(2, 25, 2))
-    losses = [loss for _, loss in meta["whole_corpus"]]
-    assert all(b < a for a, b in pairwise(losses))
-    assert losses[-1] == max(metrics["loss_grid"], metrics["loss_shift_half"])
-
-
-def test_a_kill_between_the_two_moves_of_a_save_loses_nothing(calm, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(calm, folder)
-    (folder / "checkpoint").rename(folder / "checkpoint.previous")
-    unasked = subprocess.run(command(folder), cwd=ROOT, capture_output=True, text=True)
-    assert "--resume" in unasked.stderr
-    (folder / "checkpoint").rename(folder / "checkpoint.previous")
-    resumed = subprocess.run(command(folder, "--resume"), cwd=ROOT, capture_output=True, text=True)
-    assert "resumed after step 24" in resumed.stdout, resumed.stderr
-    assert rows_in(folder) == 24
-
-
-def test_fresh_replaces_a_run_and_nothing_else(calm, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(calm, folder)
-    (folder / "notes.txt").write_text("mine")
-    wrong = subprocess.run(command(folder, "--fresh", "--corpus", "/no/such"), cwd=ROOT, capture_output=True, text=True)
-    assert "no corpus" in wrong.stderr
-    assert rows_in(folder) == 24
-    fresh = subprocess.run(command(folder, "--fresh", "--steps", "2"), cwd=ROOT, capture_output=True, text=True)
-    assert fresh.returncode == 0, fresh.stderr
-    assert rows_in(folder) == 2
-    assert (folder / "notes.txt").read_text() == "mine"
+    monkeypatch.setattr(trainer.model, "loss", limited)
+    assert trainer.prepare() == ["micro-batch 1: 4 windows at once did not fit into the memory"]
+    losses = [[step.loss for step in each.steps()] for each in (trainer, whole)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    fits, hopeless = 0, compiling(tokens)
+    monkeypatch.setattr(hopeless.model, "loss", limited)
+    with pytest.raises(torch.OutOfMemoryError):
+        hopeless.prepare()

@@ -1,0 +1,157 @@
+"""What a run will cost, estimated before and measured after its first steps; what cannot work is refused early."""
+
+import sys
+import time
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from helpers.config import GPTConfig, Recipe
+from helpers.runtime import Runtime, card, too_old
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None
+
+GIB = 2**30
+PROBE_STEPS = 20  # after so many steps their speed is the run's
+
+
+class RefusedError(RuntimeError):
+    """A run that cannot reach its target, does not fit, or costs more than its budget; the message has the numbers."""
+
+
+def flops_per_token(config: GPTConfig, window: int) -> float:
+    """Floating-point operations of a training step, forward and backward, for each token of it.
+
+    Six a weight that multiplies (the tied table counts once, as the head), and attention's 12 * n_layer * T * C, of
+    which the causal mask is not subtracted: PaLM's convention (arXiv 2204.02311, appendix B).
+    """
+    matrices = 12 * config.n_layer * config.n_embd**2 + config.vocab_size * config.n_embd
+    return 6 * matrices + 12 * config.n_layer * window * config.n_embd
+
+
+def matrix_rate(runtime: Runtime, n: int | None = None) -> float:
+    """The FLOP/s that this machine reaches in a square matrix product in the training dtype: what MFU is a share of."""
+    n = n or (8192 if runtime.device.type == "cuda" else 2048)
+    a = torch.randn(n, n, device=runtime.device).to(runtime.dtype)
+    best = 0.0
+    for _ in range(4):
+        _wait(runtime)
+        start = time.perf_counter()
+        for _ in range(3):
+            a @ a
+        _wait(runtime)
+        best = max(best, 3 * 2 * n**3 / (time.perf_counter() - start))
+    return best
+
+
+def _wait(runtime: Runtime) -> None:
+    if runtime.device.type == "cuda":
+        torch.cuda.synchronize()
+    elif runtime.device.type == "mps":
+        torch.mps.synchronize()
+
+
+def memory_needed(config: GPTConfig, recipe: Recipe, windows: int, bytes_a_number: int) -> float:
+    """Bytes of a step with `windows` windows in a forward pass, roughly: enough to tell hopeless from possible.
+
+    Weights, gradients and AdamW's two memories in fp32 (Muon keeps one); what a block keeps of each token for the
+    backward pass, some 32 numbers for each of its C (arXiv 2205.05198, without dropout masks and with attention
+    recomputed) and the residual stream in fp32; and the parts of the head that are there at once.
+    """
+    C, tokens = config.n_embd, windows * recipe.window
+    table = config.vocab_size * C
+    hidden = 12 * config.n_layer * C**2
+    states = 4 * (4 * (table + config.block_size * C) + (3 if recipe.optimizer == "muon" else 4) * hidden)
+    activations = tokens * config.n_layer * C * (32 * bytes_a_number + 16)
+    head = min(tokens, 2048) * config.vocab_size * (4 + 2 * bytes_a_number) + table * (4 + bytes_a_number)
+    return states + activations + head
+
+
+def free_memory(runtime: Runtime) -> int:
+    """Bytes that a run may still take: of the GPU, or of the machine."""
+    if runtime.device.type == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    return psutil.virtual_memory().available
+
+
+def peak_memory(runtime: Runtime) -> int:
+    """The most bytes that this process has held at once: on its GPU, or altogether."""
+    if runtime.device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    if resource is None:
+        return psutil.Process().memory_info().peak_wset
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else 1024 * used
+
+
+def refuse_hopeless(
+    config: GPTConfig, recipe: Recipe, runtime: Runtime, floor: float, target: float, asked_for: str | None = None
+) -> None:
+    """Raise RefusedError, with numbers, if the run cannot work whatever happens: floor, card and memory.
+
+    floor: the lowest loss possible with the recipe's windows; asked_for: the device that the user named, if any.
+    """
+    if floor > target:
+        raise RefusedError(
+            f"a loss of {target} cannot be reached with {recipe.policy} windows of {recipe.window} tokens: the floor, "
+            f"for any model, is {floor:.4f}. Use longer windows, or --force to see it for yourself."
+        )
+    if asked_for is None and torch.cuda.is_available() and runtime.device.type == "cpu":
+        raise RefusedError(f"{too_old()}: choose another card (on Kaggle, GPU T4 x2), or say --device cpu")
+    free, needed = free_memory(runtime), memory_needed(config, recipe, 1, runtime.dtype.itemsize)
+    if needed > free:
+        where = card() if runtime.device.type == "cuda" else "this machine"
+        raise RefusedError(
+            f"a step needs about {needed / GIB:.1f} GiB even with one window at a time, and {where} has "
+            f"{free / GIB:.1f} GiB free: close what else is running there, use a larger one, or a smaller --profile"
+        )
+
+
+def micro_batch(config: GPTConfig, recipe: Recipe, runtime: Runtime) -> int:
+    """The most windows in one forward pass that the recipe allows and, on a GPU, nine tenths of free memory hold."""
+    windows = recipe.batch_size // recipe.accumulation
+    if runtime.device.type != "cuda":
+        return windows
+    room = 0.9 * free_memory(runtime)
+    while windows > 1 and memory_needed(config, recipe, windows, runtime.dtype.itemsize) > room:
+        windows = -(-windows // 2)
+    return windows
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the first steps say of the rest."""
+
+    tokens_per_second: float
+    mfu: float  # model FLOP/s over the measured rate of a matrix product
+    seconds_left: float
+    peak_bytes: int
+
+    def __str__(self) -> str:
+        minutes, seconds = divmod(round(self.seconds_left), 60)
+        return (
+            f"{self.tokens_per_second:,.0f} tokens/s, MFU {self.mfu:.0%}, {minutes}:{seconds:02d} min to the last "
+            f"step, peak memory {self.peak_bytes / GIB:.1f} GiB"
+        )
+
+
+def forecast(
+    rows: list[dict[str, float]], steps_left: int, flops: float, rate: float, peak_bytes: int, world: int = 1
+) -> Forecast:
+    """From rows of a run's log. flops: a token; rate: FLOP/s of one device; world: how many share the work."""
+    seconds = sorted(row["dt"] for row in rows)[len(rows) // 2]  # the median: first steps are slow
+    speed = sorted(row["tokens/s"] for row in rows)[len(rows) // 2]
+    return Forecast(speed, speed * flops / rate / world, steps_left * seconds, peak_bytes)
+
+
+def refuse_over_budget(expected: Forecast, minutes: float | None) -> None:
+    """Raise RefusedError if what is left takes longer than the budget."""
+    if minutes is not None and expected.seconds_left > 60 * minutes:
+        raise RefusedError(
+            f"{expected}: over the budget of {minutes:g} minutes. Fewer --steps, a smaller --profile, a faster "
+            "machine or a larger --budget; the steps so far are saved, --resume goes on"
+        )

@@ -1,0 +1,65 @@
+"""Several processes, one run: what each needs to know of the others. `torchrun` starts them."""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a run; a run without torchrun is a group of one."""
+
+    rank: int = 0  # this process
+    world: int = 1  # how many there are
+    local_rank: int = 0  # this process among those of its machine: the number of its GPU
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that prints, measures and saves."""
+        return self.rank == 0
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over all processes, in every one of them."""
+        if self.world > 1:
+            dist.all_reduce(value)
+        return value
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is up in any process."""
+        return flag if self.world == 1 else bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
+
+
+def is_main() -> bool:
+    """Whether this process prints, measures and saves, joined or not."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def first_to_say(what: str) -> bool:
+    """True in one of the processes that ask, whichever died: so that a message is said once."""
+    if dist.is_initialized():
+        with suppress(RuntimeError):  # the store lives in torchrun, or is gone with the process that kept it
+            return dist.distributed_c10d._get_default_store().add(what, 1) == 1
+    return True
+
+
+def join() -> Group:
+    """The group that torchrun's environment variables describe, connected: by NCCL on GPUs, else by gloo."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        return Group()
+    group = Group(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(group.local_rank)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return group
+
+
+def leave() -> None:
+    """Close the connections of `join`."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,93 @@
+"""The log of a run: a record a step, a CSV file that survives a kill, and the rules that say when a run is done."""
+
+import csv
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.checkpoint import CheckpointError
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step did."""
+
+    number: int  # 1, 2, …
+    loss: float  # mean over the step's tokens, before the update, in nats
+    lr: float  # AdamW's learning rate
+    norm: float  # gradient norm before clipping
+    dt: float  # seconds
+    tokens: int  # tokens predicted in this step
+
+
+class RunLog:
+    """The steps of a run, in memory and, with a path, in a CSV file that grows by a line a step.
+
+    Columns: step; loss, avg_loss (mean of the last 100 steps), best_loss in nats; lr; norm; dt in s; tokens/s.
+    """
+
+    COLUMNS = ("step", "loss", "avg_loss", "best_loss", "lr", "norm", "dt", "tokens/s")
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = Path(path) if path else None
+        self.rows: list[dict[str, float]] = []
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._rewrite()
+
+    @classmethod
+    def resume(cls, path: str | Path, last_step: int) -> "RunLog":
+        """The log in `path` as it was after `last_step`: a killed run may have logged more than it saved."""
+        rows = read_log(path)[:last_step] if Path(path).is_file() else []
+        if [row["step"] for row in rows] != list(range(1, last_step + 1)):
+            raise CheckpointError(f"{path} does not hold steps 1 to {last_step}; start over with --fresh")
+        log = cls()
+        log.path, log.rows = Path(path), rows
+        log._rewrite()
+        return log
+
+    def append(self, step: Step) -> None:
+        losses = [row["loss"] for row in self.rows[-99:]] + [step.loss]
+        best = min(step.loss, self.rows[-1]["best_loss"] if self.rows else math.inf)
+        avg, speed = sum(losses) / len(losses), step.tokens / step.dt
+        values = (step.number, step.loss, avg, best, step.lr, step.norm, step.dt, speed)
+        self.rows.append(dict(zip(self.COLUMNS, values, strict=True)))
+        if self.path:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.writer(file, lineterminator="\n").writerow(self.rows[-1].values())
+
+    def column(self, name: str) -> list[float]:
+        """One column, a value a step."""
+        return [row[name] for row in self.rows]
+
+    def _rewrite(self) -> None:
+        aside = self.path.with_name(self.path.name + ".partial")
+        with aside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        aside.replace(self.path)
+
+
+def read_log(path: str | Path) -> list[dict[str, float]]:
+    """The rows of a CSV log; a last line that a kill cut off is left out."""
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    return [{name: int(value) if name == "step" else float(value) for name, value in row.items()} for row in rows]
+
+
+def stop_step(log: RunLog, rule: str, target: float, whole_corpus: dict[int, float] | None = None) -> int | None:
+    """The step at which a stop rule ends a run, or None.
+
+    "single batch": the first batch below the target. "mean of 100": the first mean of the last 100 batches below
+    it. "whole corpus": the first measurement of the whole corpus below it, from `whole_corpus` {step: loss}.
+    """
+    tests: dict[str, Callable[[], Iterator[int]]] = {
+        "single batch": lambda: (r["step"] for r in log.rows if r["loss"] < target),
+        "mean of 100": lambda: (r["step"] for r in log.rows[99:] if r["avg_loss"] < target),
+        "whole corpus": lambda: (s for s, loss in sorted((whole_corpus or {}).items()) if loss < target),
+    }
+    if rule not in tests:
+        raise ValueError(f"rule={rule!r} is none of {', '.join(tests)}")
+    return next(tests[rule](), None)

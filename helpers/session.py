@@ -1,0 +1,182 @@
+"""A training run from its first step to its report: what `python -m helpers train` does once everything is chosen."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from helpers.checkpoint import CheckpointError, clear_checkpoint, has_checkpoint, load_weights, read_meta
+from helpers.guard import (
+    PROBE_STEPS,
+    RefusedError,
+    flops_per_token,
+    forecast,
+    matrix_rate,
+    peak_memory,
+    refuse_over_budget,
+)
+from helpers.memorization import measure, whole_corpus_loss
+from helpers.runlog import RunLog, Step, stop_step
+from helpers.runs import write_json
+from helpers.train import Trainer, save_checkpoint
+
+Say = Callable[[str], None]
+
+
+class StoppedError(RuntimeError):
+    """A run that was told to stop, and has saved what it had."""
+
+
+class LostError(RuntimeError):
+    """A run that cannot go on because another of its processes is gone."""
+
+
+@dataclass
+class Session:
+    """One run in its folder: checkpoint/ (to go on), best/ (to use), log.csv and, at the end, metrics.json."""
+
+    trainer: Trainer
+    tokens: Tensor  # (N,) int64, the whole text
+    folder: Path
+    meta: dict[str, Any]  # what the checkpoint says of itself
+    target: float  # whole-corpus loss, in nats a token
+    say: Say  # where its messages go
+    save_seconds: float = 60.0  # most that a kill may cost
+    save_every: int | None = None  # steps between checkpoints, instead of seconds
+    budget: float | None = None  # minutes
+    log: RunLog = field(default_factory=RunLog)
+    measured: dict[int, float] = field(default_factory=dict)  # step -> whole-corpus loss
+    told_to_stop: bool = False  # SIGTERM sets it
+
+    def begin(self, resume: bool = False, fresh: bool = False) -> None:
+        """A new run, or that of the folder. Raises CheckpointError if the folder holds a run and neither is said."""
+        checkpoint, log_file, main = self.folder / "checkpoint", self.folder / "log.csv", self.trainer.group.main
+        if fresh and main:
+            clear_checkpoint(checkpoint)
+            clear_checkpoint(self.folder / "best")
+        if fresh or not has_checkpoint(checkpoint):
+            if resume:
+                self.say(f"nothing to resume in {self.folder}: starting at step 1")
+            self.log = RunLog(log_file if main else None)
+            return
+        if not resume:
+            raise CheckpointError(f"{self.folder} already holds a run: go on with --resume, or start over with --fresh")
+        saved = read_meta(checkpoint)
+        other = [f"{k}={saved.get(k)}" for k in ("profile", "sha256", "excerpt") if saved.get(k) != self.meta[k]]
+        if other:
+            raise CheckpointError(f"{self.folder} is of another run ({', '.join(other)}): choose another --out")
+        for note in self.trainer.resume(checkpoint):
+            self.say(f"note: {note}")
+        self.say(f"resumed after step {self.trainer.steps_done}")
+        self.measured = dict(saved["whole_corpus"])
+        self.log = RunLog.resume(log_file, self.trainer.steps_done) if main else RunLog()
+
+    def run(self) -> None:
+        """All steps that are left: each logged; the corpus measured and the run saved in between.
+
+        Raises RefusedError over the budget and StoppedError when told to stop, both after saving.
+        """
+        trainer, group = self.trainer, self.trainer.group
+        began, saved_at, why = trainer.steps_done, time.perf_counter(), None
+        quiet = None if group.main else True  # None: no bar where the output is no terminal
+        with tqdm(self._steps(), initial=began, total=trainer.recipe.steps, unit="step", disable=quiet) as bar:
+            for step in bar:
+                if group.main:
+                    self.log.append(step)
+                    self._measure(step, bar)
+                    why = self._reason_to_stop(step.number - began, bar)
+                stop = group.any(why is not None or self.told_to_stop, trainer.runtime.device)
+                if group.main and (stop or self._due(step.number, saved_at)):
+                    self._save("checkpoint", with_training=True)
+                    saved_at = time.perf_counter()
+                if stop:
+                    break
+        if isinstance(why, Exception):
+            raise why
+        if self.told_to_stop:
+            raise StoppedError(
+                f"told to stop after step {trainer.steps_done}: saved in {self.folder}, --resume goes on"
+            )
+
+    def _steps(self) -> Iterator[Step]:
+        """The trainer's steps; LostError where another process does not answer any more."""
+        try:
+            yield from self.trainer.steps()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if self.trainer.group.world == 1:
+                raise
+            raise LostError(
+                f"a process of this run is gone, and the rest cannot go on after step {self.trainer.steps_done}. "
+                f"The last checkpoint in {self.folder} is good: start again with --resume, with any number of processes"
+            ) from error
+
+    def _due(self, step: int, saved_at: float) -> bool:
+        if step == self.trainer.recipe.steps:
+            return True
+        if self.save_every:
+            return step % self.save_every == 0
+        return time.perf_counter() - saved_at >= self.save_seconds
+
+    def _measure(self, step: Step, bar: tqdm) -> None:
+        """The whole corpus, twenty times a run, or a hundred where the first success ends it; the best is kept."""
+        recipe = self.trainer.recipe
+        if step.number % max(1, recipe.steps // (100 if recipe.stop_at_target else 20)) and step.number < recipe.steps:
+            return
+        with self.trainer.runtime.autocast():
+            loss = whole_corpus_loss(self.trainer.model, self.tokens, recipe.window)
+        best = loss < min(self.measured.values(), default=float("inf"))
+        self.measured[step.number] = loss
+        if best:
+            self._save("best", with_training=False)
+        bar.write(f"step {step.number:6d}  batch {step.loss:8.4f}  whole corpus {loss:8.4f}")
+
+    def _reason_to_stop(self, steps_here: int, bar: tqdm) -> Exception | str | None:
+        trainer = self.trainer
+        if trainer.recipe.stop_at_target and self.measured.get(trainer.steps_done, self.target) < self.target:
+            bar.write(f"the whole corpus is below {self.target}: done")
+            return "done"
+        if steps_here != PROBE_STEPS:
+            return None
+        expected = forecast(
+            self.log.rows[-PROBE_STEPS:],
+            trainer.recipe.steps - trainer.steps_done,
+            flops_per_token(trainer.model.config, trainer.recipe.window),
+            matrix_rate(trainer.runtime),
+            peak_memory(trainer.runtime),
+            trainer.group.world,
+        )
+        bar.write(f"after {PROBE_STEPS} steps: {expected}")
+        try:
+            return refuse_over_budget(expected, self.budget)
+        except RefusedError as refusal:
+            return refusal
+
+    def _save(self, name: str, with_training: bool) -> None:
+        trainer = self.trainer
+        now = {**self.meta, "step": trainer.steps_done, "whole_corpus": list(self.measured.items())}
+        training = trainer.training_state() if with_training else None
+        save_checkpoint(self.folder / name, trainer.model, now, training)
+
+    def report(self) -> dict[str, Any]:
+        """All measures of the best model, written to metrics.json."""
+        trainer, window = self.trainer, self.trainer.recipe.window
+        if min(self.measured, key=self.measured.get) != trainer.steps_done:
+            load_weights(self.folder / "best", trainer.model)
+        with trainer.runtime.autocast():
+            metrics = measure(trainer.model, self.tokens, window)
+        rules = {"single batch": None, "mean of 100": None, "whole corpus": self.measured}
+        first = {rule: stop_step(self.log, rule, self.target, found) for rule, found in rules.items()}
+        metrics |= {f"first below {self.target}: {rule}": step for rule, step in first.items()}
+        seconds = sum(self.log.column("dt"))
+        tokens = round(sum(row["dt"] * row["tokens/s"] for row in self.log.rows))
+        metrics |= {"steps": trainer.steps_done, "seconds": seconds, "tokens_seen": tokens}
+        metrics |= {"epochs": tokens / (self.tokens.numel() - 1), "peak_bytes": peak_memory(trainer.runtime)}
+        write_json(self.folder / "metrics.json", metrics)
+        return metrics

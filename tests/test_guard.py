@@ -1,0 +1,111 @@
+"""What a run costs, and what is refused before it costs anything."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from helpers import guard, runtime
+from helpers.config import PROFILES, GPTConfig
+from helpers.guard import (
+    RefusedError,
+    flops_per_token,
+    forecast,
+    matrix_rate,
+    memory_needed,
+    micro_batch,
+    peak_memory,
+    refuse_hopeless,
+    refuse_over_budget,
+)
+from helpers.runtime import Runtime
+from tests.conftest import CPU
+
+GPT2 = GPTConfig()
+T4 = PROFILES["t4"].main.recipe
+CUDA = Runtime(torch.device("cuda"), torch.float16, ())
+
+
+def test_the_124m_model_costs_798_mflop_a_token_at_512_and_855_at_1024():
+    assert flops_per_token(GPT2, 512) == pytest.approx(798e6, rel=1e-3)
+    assert flops_per_token(GPT2, 1024) == pytest.approx(855e6, rel=1e-3)
+
+
+def test_a_machine_multiplies_at_some_rate():
+    assert 1e8 < matrix_rate(CPU, n=256) < 1e16
+    assert peak_memory(CPU) > 50 * 2**20
+
+
+def test_weights_and_optimizer_alone_are_counted_and_windows_add():
+    adamw = replace(T4, optimizer="adamw")
+    assert memory_needed(GPT2, adamw, 1, 2) > 16 * 124_439_808
+    assert memory_needed(GPT2, T4, 1, 2) == pytest.approx(memory_needed(GPT2, adamw, 1, 2) - 4 * 84_934_656)
+    assert memory_needed(GPT2, T4, 16, 2) > memory_needed(GPT2, T4, 8, 2) > memory_needed(GPT2, T4, 1, 2)
+    assert memory_needed(GPT2, T4, 8, 2) < 12 * 2**30, "the t4 profile's pass fits a T4"
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Pretend to a GPU: its name, compute capability and free GiB."""
+
+    def pretend(name="Tesla T4", capability=(7, 5), free=14.6):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: name)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90a", "sm_100"])
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (int(free * 2**30), 16 * 2**30))
+
+    return pretend
+
+
+def test_windows_whose_floor_is_above_the_target_are_refused():
+    with pytest.raises(RefusedError, match=r"0\.1 cannot be reached with grid windows of 32 tokens.* 0\.1014.*--force"):
+        refuse_hopeless(GPT2, PROFILES["t4"].recipe("small"), CPU, floor=0.1014, target=0.1)
+
+
+def test_what_can_work_is_not_refused(gpu):
+    gpu()
+    refuse_hopeless(GPT2, T4, CUDA, floor=0.0125, target=0.1)
+    refuse_hopeless(PROFILES["demo"].main.gpt, T4, CPU, floor=0.02, target=0.1, asked_for="cpu")
+
+
+def test_a_card_that_is_too_small_is_refused_with_numbers(gpu):
+    gpu("GeForce GTX 1050", free=1.5)
+    with pytest.raises(RefusedError, match=r"about \d\.\d GiB even with one window.*GTX 1050 has 1\.5 GiB free"):
+        refuse_hopeless(GPT2, T4, CUDA, floor=0.0125, target=0.1)
+
+
+def test_a_card_that_is_too_old_is_left_alone_by_notebooks_and_refused_by_a_long_run(gpu):
+    gpu("Tesla P100-PCIE-16GB", (6, 0))
+    device, why = runtime.pick_device()
+    assert device.type == "cpu"
+    assert why == "cpu: Tesla P100-PCIE-16GB has compute capability 6.0, this PyTorch needs 7.5"
+    with pytest.raises(RefusedError, match=r"compute capability 6\.0.*T4 x2"):
+        refuse_hopeless(GPT2, T4, CPU, floor=0.0125, target=0.1)
+    refuse_hopeless(PROFILES["demo"].main.gpt, T4, CPU, floor=0.02, target=0.1, asked_for="cpu")
+
+
+@pytest.mark.parametrize(("free", "windows"), [(140, 16), (14.6, 16), (7.5, 8), (5.5, 4), (3.0, 1)])
+def test_the_micro_batch_is_what_the_free_memory_holds(gpu, free, windows):
+    gpu(free=free)
+    assert micro_batch(GPT2, replace(T4, accumulation=1), CUDA) == windows
+
+
+def test_on_a_cpu_the_recipe_says_what_a_pass_holds():
+    assert micro_batch(GPT2, replace(T4, accumulation=4), CPU) == T4.batch_size // 4
+
+
+def test_a_forecast_is_what_the_log_says():
+    rows = [{"dt": 9.0, "tokens/s": 111.0}] + 19 * [{"dt": 2.0, "tokens/s": 500.0}]
+    expected = forecast(rows, steps_left=90, flops=800e6, rate=1e12, peak_bytes=3 * 2**30)
+    assert str(expected) == "500 tokens/s, MFU 40%, 3:00 min to the last step, peak memory 3.0 GiB"
+    assert forecast(rows, 90, 800e6, 1e12, 0, world=2).mfu == 0.2
+    refuse_over_budget(expected, None)
+    refuse_over_budget(expected, 3.0)
+    with pytest.raises(RefusedError, match=re.escape("over the budget of 2.5 minutes")):
+        refuse_over_budget(expected, 2.5)
+
+
+def test_the_guard_probes_as_many_steps_as_it_says():
+    assert guard.PROBE_STEPS == 20

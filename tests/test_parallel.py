@@ -1,0 +1,97 @@
+"""Two processes take the steps of one."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from helpers.parallel import Group
+from helpers.runlog import read_log
+from helpers.runs import ROOT
+from tests.conftest import tiny_trainer
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+TRAIN = ["-m", "helpers", "train", "--device", "cpu", "--save-every", "4", "--set", "batch_size=4", "window=48"]
+
+
+def start(processes: int, folder, *more: str) -> subprocess.Popen:
+    line = [*([*TORCHRUN, str(processes)] if processes > 1 else [sys.executable]), *TRAIN]
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*line, "--out", str(folder), *more], cwd=ROOT, env=one_thread, **out)
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out
+
+
+def losses(folder) -> list[float]:
+    return [row["loss"] for row in read_log(folder / "log.csv")]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """One process, two parts a step."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    finish(start(1, folder, "--steps", "12", "--set", "accumulation=2", "batch_size=4", "window=48"))
+    return folder
+
+
+def test_two_processes_have_the_losses_of_one_with_accumulation(alone, tmp_path):
+    out = finish(start(2, tmp_path / "run", "--steps", "12"))
+    assert "2 processes share the 4 windows of a step" in out
+    assert losses(tmp_path / "run") == pytest.approx(losses(alone), abs=1e-5)
+    assert json.loads((tmp_path / "run/run.json").read_text())["environment"]["processes"] == 2
+
+
+def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path):
+    folder = tmp_path / "run"
+    victim = start(2, folder, "--steps", "12")
+    while victim.poll() is None and not (folder / "checkpoint").exists():
+        time.sleep(0.01)
+    victim.send_signal(signal.SIGTERM)  # torchrun hands it on
+    victim.communicate(timeout=120)
+    out = finish(start(1, folder, "--steps", "12", "--resume"))
+    assert re.search(r"note: processes was 2 and is 1.*resumed after step \d+", out, flags=re.S)
+    assert losses(folder) == pytest.approx(losses(alone), abs=1e-3), "sums in another order, amplified step by step"
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def rank_of(pid: int) -> int:
+    return int(re.search(rb"\0RANK=(\d+)", Path(f"/proc/{pid}/environ").read_bytes())[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds a process's children in /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_dies_ends_the_run_with_one_message_and_a_checkpoint(tmp_path, rank):
+    folder = tmp_path / "run"
+    run = start(2, folder, "--steps", "60")
+    while run.poll() is None and not (folder / "checkpoint").exists():
+        time.sleep(0.01)
+    victim = next(pid for pid in children(run.pid) if rank_of(pid) == rank)
+    os.kill(victim, signal.SIGKILL)
+    _, err = run.communicate(timeout=180)
+    assert run.returncode != 0
+    (tmp_path / "err.txt").write_text(err)
+    assert err.count("error: a process of this run is gone") == 1, err
+    rest = finish(start(1, folder, "--steps", "60", "--resume"))
+    assert "resumed after step" in rest
+    assert len(losses(folder)) == 60
+    assert [a - b for a, b in pairwise(r["step"] for r in read_log(folder / "log.csv"))] == [-1] * 59
+
+
+def test_more_processes_than_windows_are_refused(tokens):
+    with pytest.raises(ValueError, match="5 processes cannot share the 4 windows"):
+        tiny_trainer(tokens, group=Group(rank=0, world=5))

@@ -1,0 +1,285 @@
+"""A run from the command line: logged, measured, saved; stopped, killed, refused, and gone on with."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+
+import pytest
+import torch
+
+from helpers.checkpoint import has_checkpoint, read_meta
+from helpers.guard import RefusedError
+from helpers.model import GPT
+from helpers.runlog import read_log
+from helpers.runs import ROOT
+from helpers.session import Session
+from helpers.train import load_checkpoint
+from tests.conftest import tiny_trainer
+
+
+def same(ours, theirs) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def session(folder, tokens, trainer=None, **changes) -> Session:
+    meta = {"profile": "tiny", "sha256": "of nothing", "excerpt": None}
+    said: list[str] = []
+    new = Session(trainer or tiny_trainer(tokens, steps=40), tokens, folder, meta, 0.1, said.append, **changes)
+    new.said = said
+    return new
+
+
+# --- the command line, killed --------------------------------------------------------------------------------------
+
+
+def command(folder, *more: str) -> list[str]:
+    line = [sys.executable, "-m", "helpers", "train", "--steps", "24", "--save-every", "6", "--out", str(folder)]
+    return [*line, *more]
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """A run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("calm") / "run"
+    subprocess.run(command(folder), cwd=ROOT, check=True, capture_output=True)
+    return folder
+
+
+def rows_in(folder) -> int:
+    return len(read_log(folder / "log.csv")) if (folder / "log.csv").exists() else 0
+
+
+def test_a_killed_run_resumes_to_the_same_weights(calm, tmp_path):
+    folder, seed = tmp_path / "run", random.randrange(10**6)
+    last = random.Random(seed).randint(1, 22)
+    victim = subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while victim.poll() is None and rows_in(folder) < last:
+        time.sleep(0.01)
+    victim.send_signal(signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL, f"kill seed {seed}"
+    done = subprocess.run(command(folder, "--resume"), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"kill seed {seed}: {done.stderr}"
+
+    ours, theirs = (load_checkpoint(f / "checkpoint", GPT)[0].parameters() for f in (folder, calm))
+    assert same(ours, theirs), f"kill seed {seed}, after step {last}"
+    logs = [read_log(f / "log.csv") for f in (folder, calm)]
+    assert [row["step"] for row in logs[0]] == list(range(1, 25))
+    for column in ("loss", "avg_loss", "best_loss", "lr", "norm"):
+        assert [row[column] for row in logs[0]] == [row[column] for row in logs[1]], f"kill seed {seed}: {column}"
+
+
+def test_a_finished_run_is_not_overwritten_unasked(calm):
+    again = subprocess.run(command(calm), cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode != 0
+    assert again.stderr.startswith("error: ")
+    assert "--resume" in again.stderr
+    assert "Traceback" not in again.stderr
+    assert rows_in(calm) == 24
+
+
+def test_a_run_is_whole_corpus_measured_and_reported(calm):
+    metrics = json.loads((calm / "metrics.json").read_text())
+    assert metrics["steps"] == 24
+    assert metrics["tokens"] == 5174
+    _, meta = load_checkpoint(calm / "checkpoint", GPT)
+    steps = [step for step, _ in meta["whole_corpus"]]
+    assert steps == list(range(1, 25))
+    losses = [loss for _, loss in meta["whole_corpus"]]
+    assert sum(b < a for a, b in pairwise(losses)) >= 20
+    assert losses[-1] == max(metrics["loss_grid"], metrics["loss_shift_half"])
+
+
+def test_a_kill_between_the_two_moves_of_a_save_loses_nothing(calm, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(calm, folder)
+    (folder / "checkpoint").rename(folder / "checkpoint.previous")
+    unasked = subprocess.run(command(folder), cwd=ROOT, capture_output=True, text=True)
+    assert "--resume" in unasked.stderr
+    (folder / "checkpoint").rename(folder / "checkpoint.previous")
+    resumed = subprocess.run(command(folder, "--resume"), cwd=ROOT, capture_output=True, text=True)
+    assert "resumed after step 24" in resumed.stdout, resumed.stderr
+    assert rows_in(folder) == 24
+
+
+def test_fresh_replaces_a_run_and_nothing_else(calm, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(calm, folder)
+    (folder / "notes.txt").write_text("mine")
+    wrong = subprocess.run(command(folder, "--fresh", "--corpus", "/no/such"), cwd=ROOT, capture_output=True, text=True)
+    assert "no corpus" in wrong.stderr
+    assert rows_in(folder) == 24
+    fresh = subprocess.run(command(folder, "--fresh", "--steps", "2"), cwd=ROOT, capture_output=True, text=True)
+    assert fresh.returncode == 0, fresh.stderr
+    assert rows_in(folder) == 2
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def logged_since(folder, moment: float) -> bool:
+    log = folder / "log.csv"
+    return log.exists() and log.stat().st_mtime > moment
+
+
+def test_ten_kills_in_one_run_change_no_bit(calm, tmp_path):
+    """SIGKILL or SIGTERM, ten times, each at a random moment after the last start has taken a step."""
+    folder, seed = tmp_path / "run", random.randrange(10**6)
+    rng = random.Random(seed)  # of the moments, so that a failure names what to repeat
+    kills, steps = [], 0
+    while len(kills) < 10:
+        start = [] if not kills else ["--resume"]
+        victim = subprocess.Popen(
+            command(folder, *start, "--save-every", "1"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        began = time.time()
+        while victim.poll() is None and not (logged_since(folder, began) and rows_in(folder) > min(steps, 22)):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.15))
+        kills.append(rng.choice((signal.SIGKILL, signal.SIGTERM)))
+        victim.send_signal(kills[-1])
+        out = victim.communicate(timeout=120)[0].decode()
+        assert victim.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM, 0), f"seed {seed}: {out}"
+        if victim.returncode == 128 + signal.SIGTERM:
+            assert re.search(r"told to stop after step \d+: saved in .*, --resume goes on", out)
+        if has_checkpoint(folder / "checkpoint"):  # else the kill came before the first was finished
+            steps = load_checkpoint(folder / "checkpoint", GPT)[1]["step"]
+    done = subprocess.run(command(folder, "--resume"), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+    ours, theirs = (load_checkpoint(f / "checkpoint", GPT)[0].parameters() for f in (folder, calm))
+    assert same(ours, theirs), f"seed {seed}"
+    logs = [read_log(f / "log.csv") for f in (folder, calm)]
+    assert [row["step"] for row in logs[0]] == list(range(1, 25))
+    assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]], f"seed {seed}"
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--set", "window=16"], r"loss of 0\.1 cannot be reached with offset windows of 16 tokens.* --force"),
+        (["--set", "batch=4"], r"--set batch=4: 'batch' is none of steps, window"),
+        (["--set", "lr=-1"], r"lr=-1 must be positive"),
+        (["--set", "policy=pages"], r"policy='pages' is none of grid, offset, random"),
+        (["--device", "cuda:7"], r"device 'cuda:7' cannot be used here"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_it_begins(tmp_path, more, says):
+    done = subprocess.run(command(tmp_path / "run", *more), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"error: .*{says}.*\n", done.stderr, flags=re.S), done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_refused_can_be_forced(tmp_path):
+    line = command(tmp_path / "run", "--force", "--steps", "3", "--recipe", "small", "--set", "window=8")
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert rows_in(tmp_path / "run") == 3
+
+
+# --- the same, without the command line ----------------------------------------------------------------------------
+
+
+def test_a_run_over_its_budget_stops_after_twenty_steps_and_is_saved(tokens, tmp_path):
+    run = session(tmp_path, tokens, budget=1e-6)
+    run.begin()
+    with pytest.raises(RefusedError, match=r"tokens/s, MFU .*over the budget of 1e-06 minutes"):
+        run.run()
+    assert read_meta(tmp_path / "checkpoint")["step"] == 20
+    on = session(tmp_path, tokens)
+    on.begin(resume=True)
+    on.run()
+    assert on.said == ["resumed after step 20"]
+    assert [row["step"] for row in on.log.rows] == list(range(1, 41))
+
+
+def test_a_run_may_end_at_its_target(tmp_path):
+    pattern = torch.arange(12).repeat(10)
+    trainer = tiny_trainer(pattern, steps=400, stop_at_target=True)
+    run = session(tmp_path, pattern, trainer)
+    run.target = 0.5
+    run.begin()
+    run.run()
+    assert trainer.steps_done < 400
+    assert run.measured[trainer.steps_done] < 0.5 < min([*run.measured.values()][:-1])
+    assert run.report()["first below 0.5: whole corpus"] == trainer.steps_done
+
+
+def test_the_best_model_is_kept_and_reported(tokens, tmp_path):
+    """The rate is thrown up at the end, so that the last model is not the best."""
+    trainer = tiny_trainer(tokens, steps=40, schedule="constant")
+    run = session(tmp_path, tokens, trainer)
+    run.begin()
+    for optimizer in trainer.optimizers:
+        optimizer.register_step_pre_hook(
+            lambda optimizer, *_: optimizer.param_groups[0].update(lr=5.0) if trainer.steps_done >= 36 else None
+        )
+    run.run()
+    best = min(run.measured, key=run.measured.get)
+    assert best < 40
+    assert read_meta(tmp_path / "best")["step"] == best
+    assert read_meta(tmp_path / "checkpoint")["step"] == 40
+    metrics = run.report()
+    assert max(metrics["loss_grid"], metrics["loss_shift_half"]) == pytest.approx(run.measured[best], abs=1e-9)
+    assert metrics["steps"] == 40
+
+
+def test_data_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tokens, tmp_path):
+    def trainer_with(step: int | None):
+        trainer = tiny_trainer(tokens, steps=12)
+        embed = trainer.model.transformer.drop
+
+        def poison(_, __, x):
+            return x * float("nan") if trainer.model.training and trainer.steps_done == step else x
+
+        embed.register_forward_hook(poison)
+        return trainer
+
+    calm, run = (session(tmp_path / f"{at}", tokens, trainer_with(at), save_every=3) for at in (None, 7))
+    calm.begin()
+    calm.run()
+    run.begin()
+    with pytest.raises(FloatingPointError, match=r"step 8: loss nan.*last checkpoint is good"):
+        run.run()
+    assert read_meta(tmp_path / "7/checkpoint")["step"] == 6
+    mended = session(tmp_path / "7", tokens, trainer_with(None))
+    mended.begin(resume=True)
+    mended.run()
+    assert same(mended.trainer.model.parameters(), calm.trainer.model.parameters())
+
+
+def test_a_checkpoint_is_at_most_so_many_seconds_old(tokens, tmp_path):
+    saved = []
+    run = session(tmp_path, tokens, tiny_trainer(tokens, steps=6), save_seconds=0.0)
+    run._save = lambda name, with_training: saved.append((name, run.trainer.steps_done)) if with_training else None
+    run.begin()
+    run.run()
+    assert saved == [("checkpoint", step) for step in range(1, 7)]
+    saved.clear()
+    run = session(tmp_path, tokens, tiny_trainer(tokens, steps=6), save_seconds=60.0)
+    run._save = lambda name, with_training: saved.append((name, run.trainer.steps_done)) if with_training else None
+    run.begin()
+    run.run()
+    assert saved == [("checkpoint", 6)]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign"])
+def test_a_damaged_or_foreign_checkpoint_is_refused_clearly(calm, tmp_path, damage):
+    folder = tmp_path / "run"
+    shutil.copytree(calm, folder)
+    weights = folder / "checkpoint/model.safetensors"
+    if damage == "truncated":
+        os.truncate(weights, weights.stat().st_size // 2)
+    else:
+        meta = folder / "checkpoint/meta.json"
+        meta.write_text(json.dumps(json.loads(meta.read_text()) | {"sha256": "of another text"}))
+    done = subprocess.run(command(folder, "--resume"), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert ("is damaged" if damage == "truncated" else "is of another run") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert rows_in(folder) == 24
