@@ -13,7 +13,8 @@ from helpers.checkpoint import CheckpointError
 from helpers.data import BPETokenizer
 from helpers.generate import generate
 from helpers.model import GPT
-from helpers.runs import read_json
+from helpers.runlog import read_log
+from helpers.runs import ROOT, read_json
 from helpers.train import Trainer
 
 FILES = ("run.json", "log.csv", "metrics.json", "samples.txt")
@@ -78,3 +79,16 @@ def record_run(run: Path, to: Path) -> str:
         shutil.copyfile(run / name, to / name)
     metrics = read_json(to / "metrics.json")
     return f"{to}: {metrics['steps']} steps, loss on the grid {metrics['loss_grid']:.4f}"
+
+
+def recorded(pattern: str = "*") -> dict[str, dict[str, Any]]:
+    """The recorded runs whose name fits: by name, what run.json and metrics.json say, and the rows of log.csv."""
+    folders = sorted(p for p in (ROOT / "data/runs").glob(pattern) if p.is_dir())
+    return {
+        f.name: {
+            "run": read_json(f / "run.json"),
+            "metrics": read_json(f / "metrics.json"),
+            "log": read_log(f / "log.csv"),
+        }
+        for f in folders
+    }

@@ -6,15 +6,20 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]  # the series' folder
+DRIVE = Path("/content/drive/MyDrive")  # Google Drive, where Colab mounts it
 
 
 def workspace() -> Path:
-    """Where results go: the series' folder, or the current one where the series lies in a read-only place (Kaggle)."""
+    """Where results go: Google Drive where Colab has mounted it (a Colab machine keeps nothing else), else the series'
+    folder, else the current one where the series lies in a read-only place (Kaggle's input; /kaggle/working is kept).
+    """
+    if os.access(DRIVE, os.W_OK):
+        return DRIVE / ROOT.name
     return ROOT if os.access(ROOT, os.W_OK) else Path.cwd()
 
 
 def runs_folder(profile: str) -> Path:
-    """The folder of a profile's checkpoints, metrics and figures; RUNS_DIR moves it (to Google Drive, say)."""
+    """The folder of a profile's checkpoints, metrics and figures; RUNS_DIR moves it."""
     folder = workspace() / (os.environ.get("RUNS_DIR") or "runs") / profile
     folder.mkdir(parents=True, exist_ok=True)
     return folder

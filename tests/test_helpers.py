@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 
-from helpers import install
+from helpers import install, runs
 from helpers.install import installed, missing
 from helpers.runs import ROOT, read_json, verdict, write_json
 
@@ -33,7 +33,7 @@ ALLOWED = {  # who may import whom
     "guard": {"config", "runtime"},
     "experiment": {"config", "data", "model", "parallel", "runtime", "train", "windows"},
     "session": {"checkpoint", "guard", "memorization", "runlog", "runs", "train"},
-    "record": {"checkpoint", "data", "generate", "model", "runs", "train"},
+    "record": {"checkpoint", "data", "generate", "model", "runlog", "runs", "train"},
     "execute": {"config", "runs"},
     "__main__": set(FILES) - {"__main__", "execute", "install", "set_up_cell"},
 }
@@ -185,3 +185,19 @@ def test_nothing_in_the_helpers_is_dead():
         defined += [(name, n.name) for n in nodes if not n.name.startswith("__")]
         defined += [(name, t.id) for t in constants if not t.id.startswith("__")]
     assert [f"{module}.{name}" for module, name in defined if name not in used] == []
+
+
+def test_results_go_where_they_last(monkeypatch, tmp_path):
+    monkeypatch.delenv("RUNS_DIR", raising=False)
+    monkeypatch.setattr(runs, "ROOT", tmp_path / "series")
+    monkeypatch.setattr(runs, "DRIVE", tmp_path / "drive")
+    (tmp_path / "series").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert runs.runs_folder("demo") == tmp_path / "series/runs/demo"
+    monkeypatch.setattr(runs.os, "access", lambda path, _: path == tmp_path / "elsewhere")
+    assert runs.runs_folder("demo") == tmp_path / "elsewhere/runs/demo", "an attached Kaggle input is read-only"
+    monkeypatch.setattr(runs.os, "access", lambda path, _: path == tmp_path / "drive")
+    assert runs.runs_folder("demo") == tmp_path / "drive/series/runs/demo", "Colab keeps Drive and nothing else"
+    monkeypatch.setenv("RUNS_DIR", str(tmp_path / "mine"))
+    assert runs.runs_folder("demo") == tmp_path / "mine/demo"

@@ -29,8 +29,8 @@ COLUMNS = ("recipe", "seed", "steps", "reached", "tokens", "epochs", "seconds", 
 # The contest: the plain recipe, the best plain AdamW and the best Muon of the search below.
 FINALS = {
     "constant AdamW 3e-4": ADAMW | {"steps": 4000},
-    "best plain AdamW": ADAMW | {"lr": 3e-3, "schedule": "linear", "warmup": 0.02, "steps": 260},
-    "own": OWN | {"steps": 90, "lr": 1e-2, "muon_lr": 0.05},
+    "best plain AdamW": ADAMW | {"lr": 2e-3, "steps": 1200},
+    "own": OWN | {"lr": 3e-2, "muon_lr": 0.05, "steps": 100},
 }
 
 
@@ -80,30 +80,31 @@ def candidates() -> dict[str, dict]:
     }
     for lr in (1e-3, 2e-3, 4e-3):
         tried[f"constant AdamW {lr:g}"] = ADAMW | {"lr": lr, "steps": 1200}
-    for lr in (2e-3, 4e-3, 8e-3):
-        for steps in (200, 300):
-            linear = {"lr": lr, "schedule": "linear", "warmup": 0.02, "steps": steps}
-            tried[f"linear AdamW {lr:g} in {steps}"] = ADAMW | linear
-            tried[f"linear AdamW {lr:g} in {steps}, zero-init, 0.95"] = (
-                ADAMW | linear | {"zero_residual": True, "betas": (0.9, 0.95)}
-            )
-    for muon_lr in (0.03, 0.05, 0.08):
-        for lr in (7e-3, 1.5e-2):
-            for steps in (60, 80, 100):
-                tried[f"Muon {muon_lr:g}, AdamW {lr:g} in {steps}"] = OWN | {
-                    "muon_lr": muon_lr,
-                    "lr": lr,
-                    "steps": steps,
-                }
-    base = OWN | {"muon_lr": 0.05, "lr": 1.5e-2, "steps": 80}
+    for lr, steps in ((1e-3, 400), (1e-3, 500), (2e-3, 300), (2e-3, 400), (2e-3, 500), (4e-3, 400)):
+        linear = {"lr": lr, "schedule": "linear", "warmup": 0.02, "steps": steps}
+        tried[f"linear AdamW {lr:g} in {steps}"] = ADAMW | linear
+        zero_init = {"zero_residual": True, "betas": (0.9, 0.95)}
+        tried[f"linear AdamW {lr:g} in {steps}, zero-init, 0.95"] = ADAMW | linear | zero_init
+    for muon_lr, lr in (
+        (0.03, 7e-3),
+        (0.03, 1.5e-2),
+        (0.03, 3e-2),
+        (0.05, 1.5e-2),
+        (0.05, 3e-2),
+        (0.08, 3e-2),
+        (0.03, 5e-2),
+    ):
+        for steps in (80, 100, 120):
+            tried[f"Muon {muon_lr:g}, AdamW {lr:g} in {steps}"] = OWN | {"muon_lr": muon_lr, "lr": lr, "steps": steps}
+    base = OWN | {"muon_lr": 0.03, "lr": 3e-2, "steps": 100}
     return tried | {
-        "Muon as above, not zero-initialised": base | {"zero_residual": False},
-        "Muon as above, constant rate": base | {"schedule": "constant"},
-        "Muon as above, cosine": base | {"schedule": "cosine"},
-        "Muon as above, 8 windows a step": base | {"batch_size": 8, "steps": 60},
-        "Muon as above, 2 windows a step": base | {"batch_size": 2, "steps": 120},
-        "Muon as above, offset windows": base | {"policy": "offset"},
-        "Muon as above, random windows": base | {"policy": "random"},
+        "Muon 0.03, AdamW 0.03, not zero-initialised": base | {"zero_residual": False},
+        "Muon 0.03, AdamW 0.03, constant rate": base | {"schedule": "constant"},
+        "Muon 0.03, AdamW 0.03, cosine": base | {"schedule": "cosine"},
+        "Muon 0.03, AdamW 0.03 in 60, 8 windows a step": base | {"batch_size": 8, "steps": 60},
+        "Muon 0.03, AdamW 0.03 in 150, 2 windows a step": base | {"batch_size": 2, "steps": 150},
+        "Muon 0.03, AdamW 0.03, offset windows": base | {"policy": "offset"},
+        "Muon 0.03, AdamW 0.03, random windows": base | {"policy": "random"},
     }
 
 
