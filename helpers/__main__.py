@@ -6,6 +6,8 @@ import signal
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from types import UnionType
+from typing import get_args, get_origin, get_type_hints
 
 import torch
 
@@ -26,7 +28,7 @@ CLEAR = (CheckpointError, DataError, RefusedError, ValueError, FloatingPointErro
 
 def train(args: argparse.Namespace) -> None:
     """Train a profile's GPT into a folder: checkpoint/, best/, log.csv; at the end, metrics.json and samples.txt."""
-    group = join()
+    group = join(args.device)
     say = print if group.main else lambda _: None
     profile = pick_profile(args.profile)
     recipe = profile.recipe(args.recipe)
@@ -91,9 +93,14 @@ def _entry(text: str) -> tuple[str, object]:
     if name not in (known := [f.name for f in fields(Recipe)]):
         raise ValueError(f"--set {text}: {name!r} is none of {', '.join(known)}")
     try:
-        return name, ast.literal_eval(value)
+        parsed = ast.literal_eval(value.capitalize() if value in ("true", "false", "none") else value)
     except (ValueError, SyntaxError):
-        return name, value
+        parsed = value
+    kinds = get_type_hints(Recipe)[name]
+    allowed = (int, float) if kinds is float else get_args(kinds) if isinstance(kinds, UnionType) else (kinds,)
+    if type(parsed) not in [get_origin(kind) or kind for kind in allowed]:
+        raise ValueError(f"--set {text}: {name} is of type {getattr(kinds, '__name__', kinds)}")
+    return name, parsed
 
 
 def parser() -> argparse.ArgumentParser:
@@ -140,12 +147,15 @@ def main() -> int | str:
     try:
         args.command(args)
     except StoppedError as stopped:
-        print(stopped)
+        if is_main():
+            print(stopped)
         return 128 + signal.SIGTERM
     except LostError as lost:
         return f"error: {lost}" if first_to_say("lost") else 1
     except torch.OutOfMemoryError as error:
-        return f"error: out of GPU memory, even with one window in a pass ({error}): close what else uses the card"
+        return (
+            f"error: out of GPU memory ({error}): close what else uses the card, or --set accumulation=N splits a step"
+        )
     except CLEAR as error:
         return f"error: {error}" if is_main() else 1
     return 0

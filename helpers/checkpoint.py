@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,5 +132,6 @@ def _settle(folder: Path) -> Path:
     """Put the previous checkpoint back where a kill struck between the two moves."""
     previous = _beside(folder, "previous")
     if previous.exists() and not folder.exists():
-        previous.rename(folder)
+        with suppress(FileNotFoundError):  # another process of the run was faster
+            previous.rename(folder)
     return folder

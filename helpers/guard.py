@@ -140,12 +140,21 @@ class Forecast:
 
 
 def forecast(
-    rows: list[dict[str, float]], steps_left: int, flops: float, rate: float, peak_bytes: int, world: int = 1
+    rows: list[dict[str, float]],
+    steps_left: int,
+    other_tokens: float,
+    flops: float,
+    rate: float,
+    peak_bytes: int,
+    world: int = 1,
 ) -> Forecast:
-    """From rows of a run's log. flops: a token; rate: FLOP/s of one device; world: how many share the work."""
+    """From rows of a run's log. flops: a token; rate: FLOP/s of one device; world: how many share the work.
+
+    other_tokens: what is still to be measured, in tokens that cost as much as training on them.
+    """
     seconds = sorted(row["dt"] for row in rows)[len(rows) // 2]  # the median: first steps are slow
     speed = sorted(row["tokens/s"] for row in rows)[len(rows) // 2]
-    return Forecast(speed, speed * flops / rate / world, steps_left * seconds, peak_bytes)
+    return Forecast(speed, speed * flops / rate / world, steps_left * seconds + other_tokens / speed, peak_bytes)
 
 
 def refuse_over_budget(expected: Forecast, minutes: float | None) -> None:

@@ -38,6 +38,8 @@ class Muon(torch.optim.Muon):
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         updates = torch._foreach_lerp(grads, buffers, momentum)  # Nesterov
         lying = [u.T if u.size(0) > u.size(1) else u for u in updates]
+        if self.dtype == torch.float16:  # which would lose small numbers before the iteration scales them
+            lying = [u / u.norm().clamp(min=group["eps"]) for u in lying]
         even = orthogonalize(torch.stack([u.to(self.dtype) for u in lying]), group["ns_coefficients"], group["eps"])
         torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
         for p, u in zip(params, even, strict=True):

@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from helpers.runtime import pick_device
+
 
 @dataclass(frozen=True)
 class Group:
@@ -46,16 +48,22 @@ def first_to_say(what: str) -> bool:
     return True
 
 
-def join() -> Group:
-    """The group that torchrun's environment variables describe, connected: by NCCL on GPUs, else by gloo."""
+def join(device: str | None = None) -> Group:
+    """The group that torchrun's environment variables describe, connected: by NCCL on GPUs, else by gloo.
+
+    device: what the user asked for. Raises ValueError if there are more processes than GPUs for them.
+    """
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         return Group()
     group = Group(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]))
-    if torch.cuda.is_available():
+    cuda = pick_device(device)[0].type == "cuda"
+    if cuda:
+        if group.local_rank >= (cards := torch.cuda.device_count()):
+            raise ValueError(f"there are more processes than the {cards} GPUs here: --nproc-per-node {cards}")
         torch.cuda.set_device(group.local_rank)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if cuda else "gloo")
     return group
 
 

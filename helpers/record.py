@@ -37,7 +37,7 @@ def environment(trainer: Trainer) -> dict[str, Any]:
         "hardware": f"{trainer.group.world}x {torch.cuda.get_device_name()}" if cuda else _processor(),
         "device": runtime.device.type,
         "dtype": str(runtime.dtype).removeprefix("torch."),
-        "compiled": runtime.compiles,
+        "compiled": trainer.compiled,
         "micro_batch": trainer.micro_batch,
         "threads": torch.get_num_threads(),
         "processes": trainer.group.world,

@@ -53,7 +53,8 @@ def card() -> str:
 def too_old() -> str:
     """Why this PyTorch cannot use the GPU that is there; empty if it can. A P100 (6.0) is what Kaggle still offers."""
     major, minor = torch.cuda.get_device_capability()
-    oldest = min((int(arch.removeprefix("sm_").rstrip("af")) for arch in torch.cuda.get_arch_list()), default=0)
+    built_for = (arch for arch in torch.cuda.get_arch_list() if arch.startswith("sm_"))  # compute_120 may be there too
+    oldest = min((int(arch.removeprefix("sm_").rstrip("af")) for arch in built_for), default=0)
     if 10 * major + minor >= oldest:
         return ""
     return f"{card()} has compute capability {major}.{minor}, this PyTorch needs {oldest // 10}.{oldest % 10}"
@@ -106,6 +107,8 @@ def pick_runtime(large: bool = False, device: str | None = None) -> Runtime:
     compiles, why_compiled = pick_compile(chosen, large)
     if chosen.type == "cuda":
         torch.set_float32_matmul_precision("high")
+        if chosen.index is not None:
+            torch.cuda.set_device(chosen)  # so that memory and time are asked of this card
     return Runtime(chosen, dtype, (why, why_dtype, why_compiled), compiles)
 
 

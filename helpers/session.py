@@ -1,7 +1,7 @@
 """A training run from its first step to its report: what `python -m helpers train` does once everything is chosen."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,9 @@ class Session:
         if fresh or not has_checkpoint(checkpoint):
             if resume:
                 self.say(f"nothing to resume in {self.folder}: starting at step 1")
+            if main:
+                for name in ("metrics.json", "samples.txt"):  # of an earlier run
+                    (self.folder / name).unlink(missing_ok=True)
             self.log = RunLog(log_file if main else None)
             return
         if not resume:
@@ -81,41 +84,50 @@ class Session:
 
         Raises RefusedError over the budget and StoppedError when told to stop, both after saving.
         """
-        trainer, group = self.trainer, self.trainer.group
-        began, saved_at, why = trainer.steps_done, time.perf_counter(), None
-        quiet = None if group.main else True  # None: no bar where the output is no terminal
-        with tqdm(self._steps(), initial=began, total=trainer.recipe.steps, unit="step", disable=quiet) as bar:
-            for step in bar:
-                if group.main:
-                    self.log.append(step)
-                    self._measure(step, bar)
-                    why = self._reason_to_stop(step.number - began, bar)
-                stop = group.any(why is not None or self.told_to_stop, trainer.runtime.device)
-                if group.main and (stop or self._due(step.number, saved_at)):
-                    self._save("checkpoint", with_training=True)
-                    saved_at = time.perf_counter()
-                if stop:
-                    break
-        if isinstance(why, Exception):
-            raise why
-        if self.told_to_stop:
-            raise StoppedError(
-                f"told to stop after step {trainer.steps_done}: saved in {self.folder}, --resume goes on"
-            )
-
-    def _steps(self) -> Iterator[Step]:
-        """The trainer's steps; LostError where another process does not answer any more."""
         try:
-            yield from self.trainer.steps()
-        except torch.OutOfMemoryError:
+            self._run()
+        except (torch.OutOfMemoryError, CheckpointError, RefusedError, StoppedError):
             raise
         except RuntimeError as error:
             if self.trainer.group.world == 1:
                 raise
             raise LostError(
-                f"a process of this run is gone, and the rest cannot go on after step {self.trainer.steps_done}. "
-                f"The last checkpoint in {self.folder} is good: start again with --resume, with any number of processes"
+                f"a process of this run is gone, and the rest cannot go on after step {self.trainer.steps_done} "
+                f"({str(error).strip().splitlines()[0][-80:]}). The last checkpoint in {self.folder} is good: start "
+                "again with --resume, with any number of processes"
             ) from error
+
+    def _run(self) -> None:
+        trainer, group = self.trainer, self.trainer.group
+        began, saved_at, refusal = trainer.steps_done, time.perf_counter(), None
+        done = group.any(self._at_target(), trainer.runtime.device)  # a finished run that is resumed stays finished
+        if done:
+            return
+        quiet = None if group.main else True  # None: no bar where the output is no terminal
+        with tqdm(trainer.steps(), initial=began, total=trainer.recipe.steps, unit="step", disable=quiet) as bar:
+            for step in bar:
+                if group.main:
+                    self.log.append(step)
+                    self._measure(step, bar)
+                    refusal = self._probe(bar) if step.number - began == PROBE_STEPS else None
+                done = group.any(self._at_target(), trainer.runtime.device)
+                halt = group.any(refusal is not None or self.told_to_stop, trainer.runtime.device)
+                if group.main and (done or halt or self._due(step.number, saved_at)):
+                    self._save("checkpoint", with_training=True)
+                    saved_at = time.perf_counter()
+                if done or halt:
+                    break
+        if refusal:
+            raise refusal
+        if trainer.steps_done < trainer.recipe.steps and not done:
+            raise StoppedError(
+                f"told to stop after step {trainer.steps_done}: saved in {self.folder}, --resume goes on"
+            )
+
+    def _at_target(self) -> bool:
+        """Whether this run is to end at its target, and has just been measured below it."""
+        now = self.measured.get(self.trainer.steps_done)
+        return self.trainer.recipe.stop_at_target and now is not None and now < self.target
 
     def _due(self, step: int, saved_at: float) -> bool:
         if step == self.trainer.recipe.steps:
@@ -124,10 +136,15 @@ class Session:
             return step % self.save_every == 0
         return time.perf_counter() - saved_at >= self.save_seconds
 
-    def _measure(self, step: Step, bar: tqdm) -> None:
-        """The whole corpus, twenty times a run, or a hundred where the first success ends it; the best is kept."""
+    def _measured_every(self) -> int:
+        """Steps between measurements: twenty a run, or a hundred where the first success ends it."""
         recipe = self.trainer.recipe
-        if step.number % max(1, recipe.steps // (100 if recipe.stop_at_target else 20)) and step.number < recipe.steps:
+        return max(1, recipe.steps // (100 if recipe.stop_at_target else 20))
+
+    def _measure(self, step: Step, bar: tqdm) -> None:
+        """The whole corpus, now and then; the best is kept."""
+        recipe = self.trainer.recipe
+        if step.number % self._measured_every() and step.number < recipe.steps:
             return
         with self.trainer.runtime.autocast():
             loss = whole_corpus_loss(self.trainer.model, self.tokens, recipe.window)
@@ -137,16 +154,15 @@ class Session:
             self._save("best", with_training=False)
         bar.write(f"step {step.number:6d}  batch {step.loss:8.4f}  whole corpus {loss:8.4f}")
 
-    def _reason_to_stop(self, steps_here: int, bar: tqdm) -> Exception | str | None:
+    def _probe(self, bar: tqdm) -> RefusedError | None:
+        """Say what the first steps foretell; the refusal, if that is over the budget."""
         trainer = self.trainer
-        if trainer.recipe.stop_at_target and self.measured.get(trainer.steps_done, self.target) < self.target:
-            bar.write(f"the whole corpus is below {self.target}: done")
-            return "done"
-        if steps_here != PROBE_STEPS:
-            return None
+        left = trainer.recipe.steps - trainer.steps_done
+        passes = 2 * left / self._measured_every()  # over the whole corpus, forward only, by one process
         expected = forecast(
             self.log.rows[-PROBE_STEPS:],
-            trainer.recipe.steps - trainer.steps_done,
+            left,
+            passes * self.tokens.numel() / 3 * trainer.group.world,
             flops_per_token(trainer.model.config, trainer.recipe.window),
             matrix_rate(trainer.runtime),
             peak_memory(trainer.runtime),
@@ -154,9 +170,10 @@ class Session:
         )
         bar.write(f"after {PROBE_STEPS} steps: {expected}")
         try:
-            return refuse_over_budget(expected, self.budget)
+            refuse_over_budget(expected, self.budget)
         except RefusedError as refusal:
             return refusal
+        return None
 
     def _save(self, name: str, with_training: bool) -> None:
         trainer = self.trainer

@@ -49,6 +49,7 @@ class Trainer:
             raise ValueError(f"{self.group.world} processes cannot share the {recipe.batch_size} windows of a step")
         self.micro_batch = recipe.batch_size // recipe.accumulation  # windows in one forward pass
         self._loss_of: nn.Module = _LossOf(model)
+        self.compiled = False
         self.optimizers = build_optimizers(model, recipe, runtime.half)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
         self.steps_done = 0
@@ -58,9 +59,10 @@ class Trainer:
 
         A first batch is tried out and thrown away: what cannot work fails here, and no step is slowed by it.
         """
-        said, plain, asked = [], self._loss_of, self.micro_batch
+        said, plain = [], self._loss_of
+        self.micro_batch = asked = min(self.micro_batch, -(-self.recipe.batch_size // self.group.world))
         if self.runtime.compiles:
-            self._loss_of = torch.compile(plain, dynamic=False)
+            self._loss_of, self.compiled = torch.compile(plain, dynamic=False), True
         while self.runtime.compiles or self.runtime.device.type == "cuda":
             try:
                 self._try_out()
@@ -69,12 +71,13 @@ class Trainer:
                 if self.micro_batch == 1:
                     raise
                 self.micro_batch = -(-self.micro_batch // 2)
-                said = [f"micro-batch {self.micro_batch}: {asked} windows at once did not fit into the memory"]
             except Exception as error:  # torch.compile fails in as many ways as there are compilers
                 if self._loss_of is plain:
                     raise
-                self._loss_of = plain
+                self._loss_of, self.compiled = plain, False
                 said.append(f"not compiled, so slower ({type(error).__name__}: {str(error).strip()[:120]})")
+        if self.micro_batch < asked:
+            said.append(f"micro-batch {self.micro_batch}: {asked} windows at once did not fit into the memory")
         if self.group.world > 1:
             cards = [self.group.local_rank] if self.runtime.device.type == "cuda" else None
             self._loss_of = nn.parallel.DistributedDataParallel(self._loss_of, device_ids=cards)

@@ -53,7 +53,7 @@ def gpu(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: name)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
-        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90a", "sm_100"])
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90a", "sm_120", "compute_120"])
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (int(free * 2**30), 16 * 2**30))
 
     return pretend
@@ -98,9 +98,9 @@ def test_on_a_cpu_the_recipe_says_what_a_pass_holds():
 
 def test_a_forecast_is_what_the_log_says():
     rows = [{"dt": 9.0, "tokens/s": 111.0}] + 19 * [{"dt": 2.0, "tokens/s": 500.0}]
-    expected = forecast(rows, steps_left=90, flops=800e6, rate=1e12, peak_bytes=3 * 2**30)
+    expected = forecast(rows, steps_left=60, other_tokens=30_000, flops=800e6, rate=1e12, peak_bytes=3 * 2**30)
     assert str(expected) == "500 tokens/s, MFU 40%, 3:00 min to the last step, peak memory 3.0 GiB"
-    assert forecast(rows, 90, 800e6, 1e12, 0, world=2).mfu == 0.2
+    assert forecast(rows, 90, 0, 800e6, 1e12, 0, world=2).mfu == 0.2
     refuse_over_budget(expected, None)
     refuse_over_budget(expected, 3.0)
     with pytest.raises(RefusedError, match=re.escape("over the budget of 2.5 minutes")):

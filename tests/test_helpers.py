@@ -21,7 +21,7 @@ ALLOWED = {  # who may import whom
     "set_up_cell": set(),
     "data": {"runs"},
     "loss": {"config"},
-    "parallel": set(),
+    "parallel": {"runtime"},
     "model": {"config", "loss"},
     "windows": {"config"},
     "optim": {"config"},

@@ -120,3 +120,15 @@ def test_a_matrix_without_a_gradient_is_left_alone():
     before = second.clone()
     Muon([first, second], 0.02, 0.1).step()
     assert torch.equal(second, before)
+
+
+def test_muon_in_fp16_does_not_lose_small_gradients():
+    """A clipped gradient of the 124M model has elements around 1e-4, and smaller ones: fp16 is coarse there."""
+    small, large = matrices(), matrices()
+    for a, b in zip(small, large, strict=True):
+        b.grad = torch.randn(b.shape, generator=torch.Generator().manual_seed(4))
+        a.grad = 1e-8 * b.grad
+    for params in (small, large):
+        Muon(params, 0.02, 0.0, dtype=torch.float16).step()
+    for a, b in zip(small, large, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-3)

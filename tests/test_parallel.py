@@ -11,7 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
+from helpers import parallel
 from helpers.parallel import Group
 from helpers.runlog import read_log
 from helpers.runs import ROOT
@@ -95,3 +97,12 @@ def test_a_process_that_dies_ends_the_run_with_one_message_and_a_checkpoint(tmp_
 def test_more_processes_than_windows_are_refused(tokens):
     with pytest.raises(ValueError, match="5 processes cannot share the 4 windows"):
         tiny_trainer(tokens, group=Group(rank=0, world=5))
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(parallel, "pick_device", lambda _: (torch.device("cuda"), "cuda: pretended"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="more processes than the 1 GPUs here: --nproc-per-node 1"):
+        parallel.join()

@@ -145,6 +145,9 @@ def test_ten_kills_in_one_run_change_no_bit(calm, tmp_path):
         (["--set", "window=16"], r"loss of 0\.1 cannot be reached with offset windows of 16 tokens.* --force"),
         (["--set", "batch=4"], r"--set batch=4: 'batch' is none of steps, window"),
         (["--set", "lr=-1"], r"lr=-1 must be positive"),
+        (["--set", "lr=fast"], r"--set lr=fast: lr is of type float"),
+        (["--set", "batch_size=16.0"], r"--set batch_size=16\.0: batch_size is of type int"),
+        (["--set", "zero_residual=no"], r"zero_residual is of type bool"),
         (["--set", "policy=pages"], r"policy='pages' is none of grid, offset, random"),
         (["--device", "cuda:7"], r"device 'cuda:7' cannot be used here"),
     ],
@@ -157,7 +160,20 @@ def test_what_cannot_work_is_refused_before_it_begins(tmp_path, more, says):
 
 
 def test_what_is_refused_can_be_forced(tmp_path):
-    line = command(tmp_path / "run", "--force", "--steps", "3", "--recipe", "small", "--set", "window=8")
+    line = command(
+        tmp_path / "run",
+        "--force",
+        "--steps",
+        "3",
+        "--recipe",
+        "small",
+        "--set",
+        "window=8",
+        "clip=1",
+        "zero_residual=true",
+        "beta1_range=none",
+        "betas=(0.8, 0.9)",
+    )
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert rows_in(tmp_path / "run") == 3
@@ -189,6 +205,12 @@ def test_a_run_may_end_at_its_target(tmp_path):
     assert trainer.steps_done < 400
     assert run.measured[trainer.steps_done] < 0.5 < min([*run.measured.values()][:-1])
     assert run.report()["first below 0.5: whole corpus"] == trainer.steps_done
+
+    again = session(tmp_path, pattern, tiny_trainer(pattern, steps=400, stop_at_target=True))
+    again.target = 0.5
+    again.begin(resume=True)
+    again.run()
+    assert again.trainer.steps_done == trainer.steps_done, "what has reached its target goes no further"
 
 
 def test_the_best_model_is_kept_and_reported(tokens, tmp_path):
