@@ -52,7 +52,7 @@ def train(args: argparse.Namespace) -> None:
         refuse_hopeless(config, recipe, trainer.runtime, floor, profile.target, args.device)
 
     trainer.micro_batch = micro_batch(config, recipe, trainer.runtime)
-    meta = describe(profile, corpus, study, recipe.window, args.seed, args.recipe, experiment.excerpt)
+    meta = describe(profile, corpus, study, recipe.window, args.seed, args.recipe)
     folder = Path(args.out) if args.out else runs_folder(profile.name) / "gpt"
     session = Session(trainer, study.tokens, folder, meta, profile.target, say)
     session.save_seconds, session.save_every, session.budget = args.save_seconds, args.save_every, args.budget

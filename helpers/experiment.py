@@ -22,13 +22,14 @@ class Study:
     text: str
     tokenizer: BPETokenizer
     tokens: Tensor  # (N,) int64, on the CPU
+    excerpt: int | None  # characters of the corpus that were read; None: all
 
 
 def read(experiment: Experiment, corpus: Corpus) -> Study:
     """The experiment's part of a corpus, in GPT-2's tokens or in those of them that the part uses."""
     text = corpus.text[: experiment.excerpt]
     tokenizer = gpt2_tokenizer() if experiment.all_rows else gpt2_tokenizer().restricted_to(text)
-    return Study(text, tokenizer, torch.tensor(tokenizer.encode(text)))
+    return Study(text, tokenizer, torch.tensor(tokenizer.encode(text)), experiment.excerpt)
 
 
 def new_trainer(
@@ -53,18 +54,9 @@ def new_trainer(
 
 
 def describe(
-    profile: Profile,
-    corpus: Corpus,
-    study: Study,
-    window: int,
-    seed: int,
-    recipe: str = "own",
-    excerpt: int | None = None,
+    profile: Profile, corpus: Corpus, study: Study, window: int, seed: int, recipe: str = "own"
 ) -> dict[str, Any]:
-    """What meta.json says besides the model's sizes: enough to read the text again and to generate.
-
-    excerpt: the characters read, where they are not the profile's.
-    """
+    """What meta.json says besides the model's sizes: enough to read the text again and to generate."""
     return {
         "profile": profile.name,
         "recipe": recipe,
@@ -72,6 +64,6 @@ def describe(
         "seed": seed,
         "corpus": corpus.name,
         "sha256": corpus.sha256,
-        "excerpt": excerpt or profile.main.excerpt,
+        "excerpt": study.excerpt,
         "rows": study.tokenizer.rows,
     }

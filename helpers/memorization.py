@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.config import IGNORE, POLICIES
-from helpers.windows import cut, grid, kept_context
+from helpers.windows import cut, grid, kept_context, scattered
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,7 @@ def measure(
     """
     n, g = tokens.numel(), torch.Generator().manual_seed(0)
     at_grid, by_one, by_half = (corpus_loss(model, tokens, window, shift) for shift in (0, 1, window // 2))
-    starts = torch.randint(n - window, (-(-(n - 1) // window),), generator=g)
-    at_random = _loss_of(model, tokens, starts, torch.full_like(starts, window), window)
+    at_random = _loss_of(model, tokens, *scattered(n, window, g), window)
     floors = {policy: loss_floor(tokens, window, policy).mean for policy in ("grid", "random")}
     return {
         "loss_grid": at_grid.mean,

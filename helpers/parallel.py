@@ -30,9 +30,11 @@ class Group:
             dist.all_reduce(value)
         return value
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is up in any process."""
-        return flag if self.world == 1 else bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
+    def any(self, *flags: bool, device: torch.device) -> tuple[bool, ...]:
+        """Which of the flags are up in any process; one exchange for all of them."""
+        if self.world == 1:
+            return flags
+        return tuple((self.sum(torch.tensor(flags, dtype=torch.float32, device=device)) > 0).tolist())
 
 
 def is_main() -> bool:

@@ -15,6 +15,7 @@ from helpers.generate import generate
 from helpers.model import GPT
 from helpers.runlog import read_log
 from helpers.runs import ROOT, read_json
+from helpers.runtime import card
 from helpers.train import Trainer
 
 FILES = ("run.json", "log.csv", "metrics.json", "samples.txt")
@@ -34,7 +35,7 @@ def environment(trainer: Trainer) -> dict[str, Any]:
     runtime = trainer.runtime
     cuda = runtime.device.type == "cuda"
     return {
-        "hardware": f"{trainer.group.world}x {torch.cuda.get_device_name()}" if cuda else _processor(),
+        "hardware": f"{trainer.group.world}x {card()}" if cuda else _processor(),
         "device": runtime.device.type,
         "dtype": str(runtime.dtype).removeprefix("torch."),
         "compiled": trainer.compiled,

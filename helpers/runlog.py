@@ -2,8 +2,9 @@
 
 import csv
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from helpers.checkpoint import CheckpointError
@@ -68,6 +69,11 @@ class RunLog:
             writer.writeheader()
             writer.writerows(self.rows)
         aside.replace(self.path)
+
+
+def tokens_seen(rows: Iterable[dict[str, float]]) -> list[int]:
+    """Tokens predicted until each row of a log, that row's included."""
+    return list(accumulate(round(row["dt"] * row["tokens/s"]) for row in rows))
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:

@@ -87,14 +87,9 @@ def pick_compile(device: torch.device, large: bool) -> tuple[bool, str]:
     """Whether torch.compile pays for a small or large model on `device`, and why."""
     if device.type != "cuda" or not large or torch.cuda.get_device_capability(device) < (7, 0):
         return False, "not compiled: a minute of compiling pays on a CUDA GPU and for a large model only"
-    if not triton_works():
+    if importlib.util.find_spec("triton") is None:
         return False, "not compiled: Triton, which torch.compile needs on a GPU, is not installed"
     return True, "compiled, if the compiler agrees: fewer and larger kernels"
-
-
-def triton_works() -> bool:
-    """Whether the compiler behind torch.compile on a GPU can be imported."""
-    return importlib.util.find_spec("triton") is not None
 
 
 def pick_runtime(large: bool = False, device: str | None = None) -> Runtime:

@@ -21,7 +21,7 @@ from helpers.guard import (
     refuse_over_budget,
 )
 from helpers.memorization import measure, whole_corpus_loss
-from helpers.runlog import RunLog, Step, stop_step
+from helpers.runlog import RunLog, Step, stop_step, tokens_seen
 from helpers.runs import write_json
 from helpers.train import Trainer, save_checkpoint
 
@@ -100,8 +100,7 @@ class Session:
     def _run(self) -> None:
         trainer, group = self.trainer, self.trainer.group
         began, saved_at, refusal = trainer.steps_done, time.perf_counter(), None
-        done = group.any(self._at_target(), trainer.runtime.device)  # a finished run that is resumed stays finished
-        if done:
+        if self._at_target():  # a finished run that is resumed stays finished
             return
         quiet = None if group.main else True  # None: no bar where the output is no terminal
         with tqdm(trainer.steps(), initial=began, total=trainer.recipe.steps, unit="step", disable=quiet) as bar:
@@ -110,8 +109,8 @@ class Session:
                     self.log.append(step)
                     self._measure(step, bar)
                     refusal = self._probe(bar) if step.number - began == PROBE_STEPS else None
-                done = group.any(self._at_target(), trainer.runtime.device)
-                halt = group.any(refusal is not None or self.told_to_stop, trainer.runtime.device)
+                halt = refusal is not None or self.told_to_stop
+                done, halt = group.any(self._at_target(), halt, device=trainer.runtime.device)
                 if group.main and (done or halt or self._due(step.number, saved_at)):
                     self._save("checkpoint", with_training=True)
                     saved_at = time.perf_counter()
@@ -192,7 +191,7 @@ class Session:
         first = {rule: stop_step(self.log, rule, self.target, found) for rule, found in rules.items()}
         metrics |= {f"first below {self.target}: {rule}": step for rule, step in first.items()}
         seconds = sum(self.log.column("dt"))
-        tokens = round(sum(row["dt"] * row["tokens/s"] for row in self.log.rows))
+        tokens = tokens_seen(self.log.rows)[-1]
         metrics |= {"steps": trainer.steps_done, "seconds": seconds, "tokens_seen": tokens}
         metrics |= {"epochs": tokens / (self.tokens.numel() - 1), "peak_bytes": peak_memory(trainer.runtime)}
         write_json(self.folder / "metrics.json", metrics)

@@ -26,6 +26,12 @@ def grid(n_tokens: int, window: int, offset: int = 0) -> tuple[Tensor, Tensor]:
     return starts, ends - starts
 
 
+def scattered(n_tokens: int, window: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Starts and lengths of as many full windows as the grid has, each beginning anywhere. Two (W,) int64 tensors."""
+    count = -(-(n_tokens - 1) // window)
+    return torch.randint(n_tokens - window, (count,), generator=generator), torch.full((count,), window)
+
+
 def cut(tokens: Tensor, starts: Tensor, lengths: Tensor, window: int) -> tuple[Tensor, Tensor]:
     """Inputs x and targets y, both (B, window), of the windows at `starts`; y is IGNORE past a window's length."""
     steps = torch.arange(window, device=tokens.device)
@@ -85,8 +91,7 @@ class Windows:
         g = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         n, T = self.tokens.numel(), self.window
         if self.policy == "random":
-            count = -(-(n - 1) // T)
-            return torch.randint(n - T, (count,), generator=g), torch.full((count,), T)
+            return scattered(n, T, g)
         starts, lengths = grid(n, T, self._offset(epoch) if self.policy == "offset" else 0)
         order = torch.randperm(len(starts), generator=g)
         return starts[order], lengths[order]

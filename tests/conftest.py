@@ -41,6 +41,11 @@ def tiny_trainer(
     return Trainer(model, windows, recipe, runtime, group)
 
 
+def same(ours, theirs) -> bool:
+    """Whether tensors are equal to the last bit, one by one."""
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
 @pytest.fixture(scope="session")
 def tokens() -> torch.Tensor:
     """300 random tokens out of 50."""

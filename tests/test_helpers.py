@@ -33,7 +33,7 @@ ALLOWED = {  # who may import whom
     "guard": {"config", "runtime"},
     "experiment": {"config", "data", "model", "parallel", "runtime", "train", "windows"},
     "session": {"checkpoint", "guard", "memorization", "runlog", "runs", "train"},
-    "record": {"checkpoint", "data", "generate", "model", "runlog", "runs", "train"},
+    "record": {"checkpoint", "data", "generate", "model", "runlog", "runs", "runtime", "train"},
     "execute": {"config", "runs"},
     "__main__": set(FILES) - {"__main__", "execute", "install", "set_up_cell"},
 }

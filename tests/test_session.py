@@ -21,11 +21,7 @@ from helpers.runlog import read_log
 from helpers.runs import ROOT
 from helpers.session import Session
 from helpers.train import load_checkpoint
-from tests.conftest import tiny_trainer
-
-
-def same(ours, theirs) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+from tests.conftest import same, tiny_trainer
 
 
 def session(folder, tokens, trainer=None, **changes) -> Session:
@@ -73,7 +69,7 @@ def test_a_run_is_whole_corpus_measured_and_reported(calm):
     steps = [step for step, _ in meta["whole_corpus"]]
     assert steps == list(range(1, 25))
     losses = [loss for _, loss in meta["whole_corpus"]]
-    assert sum(b < a for a, b in pairwise(losses)) >= 20
+    assert all(b < a for a, b in pairwise(losses[1::2]))
     assert losses[-1] == max(metrics["loss_grid"], metrics["loss_shift_half"])
 
 
@@ -111,7 +107,7 @@ def test_ten_kills_in_one_run_change_no_bit(calm, tmp_path):
     """SIGKILL or SIGTERM, ten times, each at a random moment after the last start has taken a step."""
     folder, seed = tmp_path / "run", random.randrange(10**6)
     rng = random.Random(seed)  # of the moments, so that a failure names what to repeat
-    kills, steps = [], 0
+    kills, struck, steps = [], [], 0
     while len(kills) < 10:
         start = [] if not kills else ["--resume"]
         victim = subprocess.Popen(
@@ -129,6 +125,8 @@ def test_ten_kills_in_one_run_change_no_bit(calm, tmp_path):
             assert re.search(r"told to stop after step \d+: saved in .*, --resume goes on", out)
         if has_checkpoint(folder / "checkpoint"):  # else the kill came before the first was finished
             steps = load_checkpoint(folder / "checkpoint", GPT)[1]["step"]
+        struck.append(victim.returncode != 0)
+    assert sum(struck) >= 8, f"seed {seed}: a run that has ended cannot be killed"
     done = subprocess.run(command(folder, "--resume"), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, f"seed {seed}: {done.stderr}"
     ours, theirs = (load_checkpoint(f / "checkpoint", GPT)[0].parameters() for f in (folder, calm))

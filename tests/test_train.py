@@ -10,15 +10,11 @@ from helpers.checkpoint import CheckpointError
 from helpers.runlog import RunLog, Step, read_log, stop_step
 from helpers.runtime import Runtime
 from helpers.train import save_checkpoint
-from tests.conftest import CPU, tiny_trainer
+from tests.conftest import CPU, same, tiny_trainer
 
 
 def weights(trainer) -> list[torch.Tensor]:
     return [p.detach().clone() for p in trainer.model.parameters()]
-
-
-def same(a, b) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def test_a_step_reports_what_it_did(tokens):

@@ -11,8 +11,6 @@ import time
 from dataclasses import replace
 from statistics import mean
 
-import torch
-
 from helpers.config import PROFILES, RECIPES
 from helpers.data import load_corpus
 from helpers.experiment import new_trainer, read
@@ -126,5 +124,4 @@ def search() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
     search()
