@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def save_checkpoint(folder: str | Path, model: nn.Module, meta: dict[str, Any], 
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+        named = chain(model.named_parameters(), model.named_buffers())  # what is tied comes once
+        weights = {name: p.detach().cpu().contiguous() for name, p in named}
         save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
         text = json.dumps({"config": vars(model.config), **meta}, indent=1)
         (aside / META).write_text(text, encoding="utf-8")

