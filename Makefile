@@ -23,7 +23,7 @@ RUN := .venv/bin/python
 env: .venv/.ready
 endif
 
-.PHONY: help env data run-all test lint refresh bench clean
+.PHONY: help env data run-all test lint refresh bench demo space clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,12 @@ refresh: | env  ## re-make the committed outputs (demo profile), and nothing els
 
 bench: | env  ## the benchmarks of tests/benchmarks, each against a named peer in the same run
 	$(RUN) -m tests.benchmarks
+
+demo: | env  ## the page: prompts, and which words of an answer are the book's (after run-all)
+	@$(RUN) -m helpers demo --profile $(PROFILE)
+
+space: | env  ## a folder that serves the model by itself, in 8 bits: build/PROFILE/space (after run-all)
+	@$(RUN) -m helpers space --profile $(PROFILE) --out $(OUT)/space
 
 clean:  ## delete build/; runs/ (checkpoints) and .venv stay
 	rm -rf build

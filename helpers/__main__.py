@@ -1,4 +1,4 @@
-"""The command line: `python -m helpers train`, `record` and `data`."""
+"""The command line: `python -m helpers train`, `record`, `demo`, `space` and `data`."""
 
 import argparse
 import ast
@@ -81,6 +81,36 @@ def data(_: argparse.Namespace) -> None:
     print(f"{corpus.source}: {len(corpus.text):,} characters, sha256 as expected")
 
 
+def demo(args: argparse.Namespace) -> None:
+    """Serve a finished run's model on a page: prompts, samples, and which of their words are the book's."""
+    from helpers.app import LOOK, QUIET, build_app  # Gradio takes seconds to import, and training needs none of it
+    from helpers.serving import Served
+
+    served = Served(_run_of(args), book=_book_of(args))
+    app = build_app(served)
+    app.launch(**LOOK, **QUIET, server_name=args.host, server_port=args.port, prevent_thread_lock=True)
+    print(f"{app.local_url} shows {served.folder}; Ctrl-C ends it", flush=True)
+    app.block_thread()
+
+
+def space(args: argparse.Namespace) -> None:
+    """Write a folder that serves a finished run's model by itself, its weights in 8 bits: a Hugging Face Space."""
+    from helpers.serving import Served
+    from helpers.space import write_space
+
+    run = _run_of(args)
+    print(write_space(run, Served(run, book=_book_of(args)).book, args.out))
+
+
+def _run_of(args: argparse.Namespace) -> Path:
+    return Path(args.run) if args.run else runs_folder(args.profile) / "gpt"
+
+
+def _book_of(args: argparse.Namespace) -> str | None:
+    """The text of --corpus; None, where the checkpoint is to say."""
+    return load_corpus(args.corpus).text if args.corpus else None
+
+
 def _at_least_one(text: str) -> int:
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} must be at least 1")
@@ -135,6 +165,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("run", type=Path, help="folder of the run")
     p.add_argument("name", help="of the record: letters, digits, dots and dashes")
     p.set_defaults(command=record)
+
+    for command, folder in ((demo, None), (space, "build/space")):
+        p = commands.add_parser(command.__name__, help=command.__doc__)
+        p.add_argument("--profile", default="demo", choices=PROFILES)
+        p.add_argument("--run", help="folder of the run; runs/PROFILE/gpt unless told")
+        p.add_argument("--corpus", help="the text it learnt; the one that its checkpoint names unless told")
+        if folder:
+            p.add_argument("--out", default=folder, help="folder to write; %(default)s unless told")
+        else:
+            p.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets others in")
+            p.add_argument("--port", type=int, help="the first free one from 7860 unless told")
+        p.set_defaults(command=command)
 
     p = commands.add_parser("data", help=data.__doc__)
     p.set_defaults(command=data)

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, GREY = "#CC79A7", "#56B4E9", "#666666"
@@ -17,6 +16,8 @@ PURPLE, SKY, GREY = "#CC79A7", "#56B4E9", "#666666"
 
 def use_style() -> None:
     """One look for the whole series, and PNG files whose bytes repeat."""
+    from matplotlib_inline.backend_inline import set_matplotlib_formats  # only notebooks have it
+
     plt.rcParams.update(
         {
             "figure.figsize": (8, 3.6),

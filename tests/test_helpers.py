@@ -36,6 +36,12 @@ ALLOWED = {  # who may import whom
     "experiment": {"config", "data", "model", "parallel", "runtime", "train", "windows"},
     "session": {"checkpoint", "guard", "memorization", "runlog", "runs", "train"},
     "record": {"checkpoint", "data", "generate", "model", "runlog", "runs", "runtime", "train"},
+    "quantize": {"checkpoint", "config", "model"},
+    "provenance": {"tokenizer"},
+    "interop": {"checkpoint", "config", "data", "model", "tokenizer"},
+    "serving": {"checkpoint", "data", "generate", "model", "provenance", "quantize", "runlog", "runs"},
+    "app": {"plots", "serving"},
+    "space": {"checkpoint", "model", "quantize", "runs"},
     "execute": {"config", "runs"},
     "__main__": set(FILES) - {"__main__", "execute", "install", "set_up_cell"},
 }
@@ -105,15 +111,19 @@ def test_helpers_stay_thin():
 
 
 def test_the_contract_can_be_imported():
+    from helpers.app import build_app
     from helpers.config import PROFILES, GPTConfig
     from helpers.data import CharTokenizer, gpt2_tokenizer, load_corpus
     from helpers.generate import generate
+    from helpers.interop import from_huggingface, to_huggingface
     from helpers.memorization import corpus_loss, longest_recitation, loss_floor, recall
     from helpers.model import GPT
+    from helpers.quantize import quantize_int8
     from helpers.train import load_checkpoint, save_checkpoint
 
     names = [CharTokenizer, gpt2_tokenizer, load_corpus, generate, corpus_loss, longest_recitation, loss_floor, recall]
     names += [GPT, GPTConfig, load_checkpoint, save_checkpoint]
+    names += [build_app, from_huggingface, to_huggingface, quantize_int8]
     assert all(callable(name) for name in names)
     assert list(PROFILES) == ["demo", "laptop", "t4"]
 

