@@ -1,0 +1,346 @@
+"""Serving: answers repeat, are marked rightly, and whatever is asked, nothing breaks; the page in a real browser."""
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from helpers.app import LOOK, QUIET, _as_html, build_app
+from helpers.checkpoint import CheckpointError, save_checkpoint
+from helpers.data import load_corpus
+from helpers.generate import Writing
+from helpers.runs import ROOT, write_json
+from helpers.serving import Answer, Answers, Limits, Request, RequestError, Served
+from helpers.space import NEEDED, _with_imports, write_space
+from tests.conftest import tiny_gpt
+
+HOSTILE = [
+    " " * 50,
+    "\x00\x01\x1b[31m\x7f",
+    "<|endoftext|>",
+    "<script>alert(1)</script><img src=x onerror=alert(1)> ${7*7} {{7*7}}",
+    "שלום עולם مرحبا",
+    "🙂👩‍👩‍👧‍👦",
+    "\ud800",
+]
+REFUSED = [
+    ({"prompt": ""}, "empty"),
+    ({"prompt": None}, "empty"),
+    ({"prompt": "x" * 100_000}, "100,000 characters; 4,000 are the limit"),
+    ({"prompt": "🙂" * 100}, "this model reads 64 at most"),
+    ({"new_tokens": -1}, "max new tokens"),
+    ({"new_tokens": 10**6}, "from 1 to 512"),
+    ({"new_tokens": 1.5}, "whole number"),
+    ({"samples": 5}, "from 1 to 4"),
+    ({"temperature": -1}, "temperature"),
+    ({"temperature": float("nan")}, "temperature"),
+    ({"temperature": None}, "temperature"),
+    ({"temperature": "hot"}, "not hot"),
+    ({"top_k": -1}, "top-k"),
+    ({"top_p": 0}, "top_p"),
+    ({"top_p": float("inf")}, "top-p"),
+    ({"repetition_penalty": float("nan")}, "repetition penalty"),
+    ({"seed": -5}, "seed"),
+    ({"seed": float("nan")}, "seed"),
+    ({"weights": "int4"}, "int4 weights on cpu are not served here"),
+    ({"device": "toaster"}, "weights on toaster are not served"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(gpt2, sample, tmp_path_factory) -> Path:
+    """The folder of a run whose model knows nothing, quickly."""
+    tokenizer, folder = gpt2.restricted_to(sample), tmp_path_factory.mktemp("run")
+    corpus = load_corpus("sample")
+    meta = {"window": 64, "rows": tokenizer.rows, "corpus": "sample", "sha256": corpus.sha256, "excerpt": None}
+    model = tiny_gpt(seed=2, scale=3.0, vocab_size=tokenizer.n_vocab, block_size=64)
+    save_checkpoint(folder / "best", model, {**meta, "step": 7, "seed": 1337, "recipe": "own"})
+    (folder / "log.csv").write_text("step,loss,avg_loss,lr\n1,5.0,5.0,0.1\n2,4.0,4.5,0.1\n")
+    write_json(folder / "metrics.json", {"loss_grid": 0.0123, "recall_50_50": 0.5, "longest_recitation": 1234})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(run) -> Served:
+    return Served(run)
+
+
+def last(served: Served, prompt: str = "The bell", **request) -> Answers:
+    *_, answers = served.answers(Request(prompt, **{"new_tokens": 30, **request}))
+    return answers
+
+
+def texts(answers: Answers) -> list[str]:
+    return [text.new for text in answers.texts]
+
+
+def test_the_same_request_gives_the_same_texts_whatever_runs_beside_it(served):
+    alone = texts(last(served, samples=3, seed=5))
+    found, threads = {}, []
+    for n in range(4):
+        thread = threading.Thread(target=lambda n=n: found.update({n: texts(last(served, samples=3, seed=5 + n))}))
+        threads.append(thread)
+        thread.start()
+    [thread.join() for thread in threads]
+    assert found[0] == alone
+    assert found[1][0] == alone[1]  # sample n throws the die of seed + n
+    assert len({tuple(t) for t in found.values()}) == 4
+
+
+def test_answers_grow_and_the_last_is_complete(served):
+    steps = [(a.new_tokens, a.texts[0].new) for a in served.answers(Request("The bell", new_tokens=40), every=0)]
+    assert [n for n, _ in steps] == list(range(1, 41))
+    assert all(after.startswith(before) for (_, before), (_, after) in pairwise(steps))
+
+
+def test_verbatim_words_are_marked_with_their_place(served, sample):
+    line = "The bell has lost its tongue, and so have I."
+    answer = Answer("Well: ", line + " <b>&", served.index.spans("Well: " + line + " <b>&"))
+    page = _as_html(Answers([answer]))
+    number = sample[: sample.index(line)].count("\n") + 1
+    assert re.search(rf'<mark title="line {number}, \w+">[^<]*has lost its tongue, and so have I\.</mark>', page)
+    assert " &lt;b&gt;&amp;" in page
+    assert "<b>&" not in page
+    assert 0.8 < answer.verbatim < 1
+    assert f"{answer.verbatim:.0%} verbatim" in page
+
+
+@pytest.mark.parametrize("prompt", HOSTILE)
+def test_any_text_is_a_prompt_and_shows_as_text(served, prompt):
+    answers = last(served, prompt, new_tokens=5)
+    page = _as_html(answers)
+    assert "<script" not in page
+    assert "<img" not in page
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", page)
+    assert answers.new_tokens == 5
+
+
+@pytest.mark.parametrize(("request_", "words"), REFUSED, ids=[str(r)[:40] for r, _ in REFUSED])
+def test_what_makes_no_sense_is_said_and_the_next_request_works(served, request_, words):
+    with pytest.raises(RequestError) as caught:
+        last(served, **request_)
+    assert words in str(caught.value)
+    assert last(served).new_tokens == 30
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "int8"])
+def test_every_format_answers(served, weights):
+    assert len(texts(last(served, weights=weights, samples=2))) == 2
+
+
+def test_the_card_says_what_is_known(served):
+    card = served.card()
+    model = served.model("fp32", "cpu")
+    assert card["parameters"] == f"{sum(p.numel() for p in model.parameters()):,}"
+    assert "0.0123" in card["whole-corpus loss, on the grid"]
+    assert len(served.log()) == 2
+    assert {is_in for _, is_in in served.examples()} == {True, False}
+
+
+def test_without_a_checkpoint_or_with_another_book_it_says_what_to_do(run, tmp_path):
+    with pytest.raises(CheckpointError, match=r"make run-all.*python -m helpers train"):
+        Served(tmp_path / "none")
+    shutil.copytree(run, tmp_path / "run")
+    meta = json.loads((tmp_path / "run/best/meta.json").read_text())
+    write_json(tmp_path / "run/best/meta.json", {**meta, "sha256": "0" * 64})
+    with pytest.raises(RuntimeError, match="learnt another text"):
+        Served(tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-m", "helpers", "demo", "--run", str(tmp_path / "none")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: no checkpoint in .*\n", done.stderr)
+
+
+@pytest.fixture(scope="module")
+def address(served):
+    """The page of the tiny model, with room for one request and one more."""
+    app = build_app(Served(served.folder, Limits(at_once=1, waiting=1)))
+    _, url, _ = app.launch(**LOOK, **QUIET, prevent_thread_lock=True)
+    yield url
+    app.close()
+
+
+def test_the_api_answers_and_says_what_is_wrong(address):
+    from gradio_client import Client
+
+    client = Client(address, verbose=False)
+    ask = dict(api_name="/write", new_tokens=20, samples=2, seed=3)
+    found = client.predict("The bell has", **ask)
+    assert found == {**client.predict("The bell has", **ask), "tokens_per_second": found["tokens_per_second"]}
+    assert len(found["answers"]) == 2
+    for request, words in REFUSED:
+        if any(isinstance(value, float) and not math.isfinite(value) for value in request.values()):
+            continue  # JSON has no such numbers
+        with pytest.raises(Exception, match=words) as caught:
+            client.predict(**{"prompt": "x", "api_name": "/write", **request})
+        assert "Traceback" not in str(caught.value)
+    assert len(client.predict("The bell has", **ask)["answers"]) == 2
+
+
+def test_more_requests_than_there_is_room_for_are_told_so(address):
+    from gradio_client import Client
+
+    clients = [Client(address, verbose=False) for _ in range(6)]
+    jobs = [c.submit("The bell", new_tokens=512, samples=4, seed=n, api_name="/write") for n, c in enumerate(clients)]
+    errors = [job.exception(timeout=120) for job in jobs]
+    found = {n: jobs[n].result()["answers"][0]["text"] for n, error in enumerate(errors) if error is None}
+    assert 1 <= len(found) < 6
+    assert all("full" in str(error).lower() for error in errors if error is not None)
+    alone = {n: clients[0].predict("The bell", new_tokens=512, samples=4, seed=n, api_name="/write") for n in found}
+    assert found == {n: answer["answers"][0]["text"] for n, answer in alone.items()}  # nobody gets another's
+
+
+def test_a_space_holds_all_it_needs_and_no_more(run, sample, tmp_path):
+    folder = write_space(run, sample, tmp_path / "space")
+    names = {path.stem for path in (folder / "helpers").iterdir()}
+    assert names == _with_imports("app")
+    assert {"app", "serving", "model"} <= names
+    assert not {"train", "execute", "__main__"} & names
+    pins = (folder / "requirements.txt").read_text().split()
+    assert [pin.split("==")[0] for pin in pins] == list(NEEDED)
+    assert set(pins) <= {line.split()[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if line}
+    assert re.match(
+        r"---\n(.*\n)*sdk: gradio\nsdk_version: [\d.]+\n(.*\n)*app_file: app.py\n", (folder / "README.md").read_text()
+    )
+    assert write_space(run, sample, folder) == folder  # again, over the old one
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/novel.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="not empty"):
+        write_space(run, sample, tmp_path / "mine")
+    assert (tmp_path / "mine/novel.txt").is_file()
+
+
+def test_a_space_answers_in_a_place_of_its_own(run, sample, tmp_path):
+    folder = write_space(run, sample, tmp_path / "space")
+    shutil.move(folder, tmp_path / "elsewhere")
+    script = (
+        "import sys, json; sys.argv = ['app.py']; sys.path.insert(0, '.')\n"
+        "import gradio; from gradio_client import Client\n"
+        "launch = gradio.Blocks.launch\n"
+        "def ask(app, **kw):\n"
+        "    url = launch(app, **kw, prevent_thread_lock=True)[1]\n"
+        "    print(json.dumps(Client(url, verbose=False).predict('The bell', new_tokens=9, api_name='/write')))\n"
+        "gradio.Blocks.launch = ask\n"
+        "exec(compile(open('app.py').read(), 'app.py', 'exec'), {'__file__': 'app.py', '__name__': '__main__'})\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["answers"][0]["text"]
+
+
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+
+
+@pytest.fixture
+def page(address):
+    """The page in a headless browser, with what it asked for and complained of."""
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    if BROWSER is None:
+        pytest.skip("no Chromium or Chrome is installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.asked, page.complaints = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+        page.goto(address)
+        page.locator("#prompt textarea").wait_for()
+        yield page
+        assert all(url.startswith((address, "data:", "blob:")) for url in page.asked), "a request left the machine"
+        assert page.complaints == []
+        browser.close()
+
+
+def write(page, tokens: int, prompt: str | None = None) -> str:
+    """The text of the answer when it is complete."""
+    if prompt is not None:
+        page.locator("#prompt textarea").fill(prompt)
+    page.locator("#new_tokens input[type=number]").fill(str(tokens))
+    page.locator("#write").click()
+    page.get_by_text(f"{tokens} tokens,").wait_for()
+    return page.locator("#output .answer").inner_text()
+
+
+def test_a_prompt_is_answered_and_the_seed_and_sliders_decide(page):
+    markup = "<b>bold</b> & <script>document.title='taken'</script>"
+    first = write(page, 40, markup)
+    assert first.startswith(markup)
+    page.locator("#write").click()
+    write(page, 41)
+    assert write(page, 40) == first
+    page.locator("#seed input").fill("7")
+    page.locator("#seed input").press("Tab")
+    assert write(page, 39) != first[: len(first) - 1]
+    page.locator("#temperature input[type=number]").fill("0")
+    page.locator("#samples input[type=number]").fill("2")
+    page.locator("#write").click()
+    page.get_by_text("78 tokens,").wait_for()
+    one, two = page.locator("#output .answer").all_inner_texts()
+    assert one == two  # greedy
+    assert page.title() == "GPT-2 by heart"
+
+
+def test_an_example_fills_in_and_the_second_tab_shows_the_model(page):
+    page.get_by_text("not in the book: To be, or not to be,").click()
+    page.wait_for_function("document.querySelector('#prompt textarea').value === 'To be, or not to be,'")
+    page.get_by_role("tab", name="The model").click()
+    page.locator("#curve img").wait_for()
+    assert "whole-corpus loss" in page.locator("#card").inner_text()
+
+
+def test_stop_stops(page):
+    page.locator("#prompt textarea").fill("The bell")
+    page.locator("#new_tokens input[type=number]").fill("512")
+    page.locator("#samples input[type=number]").fill("4")
+    page.locator("#write").click()
+    page.locator("#output .answer").first.wait_for()
+    page.locator("#stop").click()
+    page.wait_for_timeout(300)
+    stopped = page.locator("#output").inner_text()
+    page.wait_for_timeout(700)
+    assert page.locator("#output").inner_text() == stopped
+    assert "2,048 tokens," not in stopped
+    page.locator("#samples input[type=number]").fill("1")
+    assert write(page, 12)  # there is room again
+
+
+def test_a_bad_request_is_a_message_on_the_page(page):
+    page.locator("#prompt textarea").fill("")
+    page.locator("#write").click()
+    page.get_by_text("The prompt is empty").first.wait_for()
+    assert "Traceback" not in page.content()
+    assert write(page, 12, "The bell")
+
+
+def test_a_closed_browser_stops_its_generation(page, monkeypatch):
+    steps, real = [], Writing.step
+    monkeypatch.setattr(Writing, "step", lambda self: steps.append(1) or real(self))
+    page.locator("#prompt textarea").fill("The bell")
+    page.locator("#new_tokens input[type=number]").fill("512")
+    page.locator("#write").click()
+    page.locator("#output .answer").first.wait_for()
+    page.close()
+    before = -1
+    while len(steps) > before:  # a server learns of it when it next writes to the closed connection
+        before = len(steps)
+        time.sleep(0.5)
+    assert len(steps) < 512
