@@ -219,27 +219,3 @@ def _predictions(
             yield y, model(x)[0]
     finally:
         model.train(was_training)
-
-
-def verbatim_spans(ids: list[int], corpus: list[int], min_length: int = 8) -> list[tuple[int, int, int]]:
-    """The stretches of `ids` that stand in `corpus` word for word, longest first come from the left.
-
-    Returns (start, end, place): ids[start:end] == corpus[place : place + end - start]. Spans do not overlap and
-    hold at least `min_length` tokens.
-    """
-    places: dict[tuple[int, ...], list[int]] = {}
-    for place in range(len(corpus) - min_length + 1):
-        places.setdefault(tuple(corpus[place : place + min_length]), []).append(place)
-    spans, start = [], 0
-    while start <= len(ids) - min_length:
-        length, at = 0, 0
-        for place in places.get(tuple(ids[start : start + min_length]), []):
-            end = min_length
-            while start + end < len(ids) and place + end < len(corpus) and ids[start + end] == corpus[place + end]:
-                end += 1
-            if end > length:
-                length, at = end, place
-        if length:
-            spans.append((start, start + length, at))
-        start += length or 1
-    return spans

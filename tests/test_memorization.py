@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.generate import generate
-from helpers.memorization import corpus_loss, longest_recitation, loss_floor, measure, recall, verbatim_spans
+from helpers.memorization import corpus_loss, longest_recitation, loss_floor, measure, recall
 from tests.conftest import tiny_gpt, tiny_trainer
 
 
@@ -170,23 +170,3 @@ def test_measures_refuse_what_they_cannot_measure(tokens):
         loss_floor(tokens, 8, "pages")
     with pytest.raises(ValueError, match="300 tokens"):
         loss_floor(tokens, 300)
-
-
-def test_verbatim_spans_are_the_longest_from_the_left():
-    corpus = [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 9, 9]
-    assert verbatim_spans([0, 1, 2, 3, 4, 5, 6, 7, 0], corpus, 4) == [(1, 8, 0)]
-    assert verbatim_spans([1, 2, 3, 4, 5, 6, 9, 9, 9], corpus, 4) == [(0, 8, 9)]
-    assert verbatim_spans([1, 2, 3], corpus, 4) == []
-    assert verbatim_spans([5, 6, 7, 8, 1, 2, 3, 4], corpus, 4) == [(0, 4, 4), (4, 8, 0)]
-
-
-def test_verbatim_spans_agree_with_a_search_in_text():
-    g = torch.Generator().manual_seed(1)
-    corpus = torch.randint(3, (200,), generator=g).tolist()
-    text = "".join(map(str, corpus))
-    for _ in range(50):
-        ids = torch.randint(3, (60,), generator=g).tolist()
-        for start, end, place in verbatim_spans(ids, corpus, 5):
-            assert corpus[place : place + end - start] == ids[start:end]
-            longer = "".join(map(str, ids[start : end + 1]))
-            assert end == len(ids) or longer not in text

@@ -66,3 +66,17 @@ def test_a_text_without_speakers_has_lines_all_the_same(gpt2):
     )
     (span,) = VerbatimIndex(book, gpt2).spans("ten eleven twelve thirteen fourteen fifteen sixteen seventeen\n")
     assert (span.line, span.speaker) == (2, "")
+
+
+def test_spans_do_not_overlap_and_are_the_longest_from_the_left():
+    rng = random.Random(1)
+    book = "".join(rng.choice("abc") for _ in range(200))
+    index = VerbatimIndex(book, CharTokenizer("abc"), min_length=5)
+    for _ in range(50):
+        text, end = "".join(rng.choice("abc") for _ in range(60)), 0
+        for span in index.spans(text):
+            assert span.start >= end
+            assert not any(text[i : i + 5] in book for i in range(end, span.start))
+            end = span.end
+            assert text[span.start : end] in book
+            assert end == len(text) or text[span.start : end + 1] not in book

@@ -7,10 +7,16 @@ Machines are noisy and shared, so only ratios count. Prints a table and writes b
 import sys
 
 from helpers.runs import ROOT, write_json
-from tests.benchmarks import char_baseline, recipes, throughput
+from tests.benchmarks import char_baseline, decoding, page, recipes, throughput
 
 if __name__ == "__main__":
-    every = {"throughput": throughput, "recipes": recipes, "char_baseline": char_baseline}
+    every = {
+        "throughput": throughput,
+        "decoding": decoding,
+        "page": page,
+        "recipes": recipes,
+        "char_baseline": char_baseline,
+    }
     asked = sys.argv[1:] or list(every)
     write_json(ROOT / "build/bench.json", {name: every[name].run() for name in asked})
     sys.stdout.write("written to build/bench.json\n")
