@@ -6,7 +6,8 @@ MAKEFLAGS += --no-builtin-rules
 
 PROFILE ?= demo
 OUT := build/$(PROFILE)
-RUNS := $(or $(RUNS_DIR),runs)/$(PROFILE)
+DRIVE := $(if $(wildcard /content/drive/MyDrive/.),/content/drive/MyDrive/$(notdir $(CURDIR))/)
+RUNS := $(if $(filter /%,$(RUNS_DIR)),$(RUNS_DIR),$(DRIVE)$(or $(RUNS_DIR),runs))/$(PROFILE)
 SOURCES := $(sort $(wildcard notebooks/*.ipynb))
 EXECUTED := $(SOURCES:notebooks/%=$(OUT)/%)
 HELPERS := $(wildcard helpers/*.py) data/sample.txt

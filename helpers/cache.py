@@ -16,11 +16,12 @@ class KVCache:
 
     def __init__(self, config: GPTConfig, batch: int, capacity: int, like: Tensor) -> None:
         shape = (config.n_layer, batch, config.n_head, capacity, config.n_embd // config.n_head)
-        self.k = torch.zeros(shape, dtype=like.dtype, device=like.device)  # a masked NaN would still be one
-        self.v = torch.zeros_like(self.k)
+        self.k = torch.empty(shape, dtype=like.dtype, device=like.device)
+        self.v = torch.empty_like(self.k)
         self.lengths = [0] * batch
         self.mask: Tensor | None = None  # of the forward pass in progress: what each new token may see; None: all
         self.causal = True  # it starts from nothing, so that the mask is the usual triangle
+        self.ragged = False  # rows differ in length
 
     def advance(self, T: int) -> Tensor:
         """Make T more places in every row; their positions in the text, (T,) or (B, T). ValueError if it is full."""
@@ -28,12 +29,15 @@ class KVCache:
         self.start, self.end, device = starts[0], max(self.lengths), self.k.device
         if self.end > self.k.size(3):
             raise ValueError(f"{self.end} tokens do not fit into a cache of {self.k.size(3)}")
-        self.ragged, self.causal = len(set(starts)) > 1, not any(starts)
+        was_ragged, self.ragged, self.causal = self.ragged, len(set(starts)) > 1, not any(starts)
         columns = torch.arange(self.end, device=device)
         if not self.ragged:
             pos = columns[self.start :]  # (T,)
             self.mask = None if self.causal or T == 1 else columns <= pos[:, None]  # (T, end)
             return pos
+        if not was_ragged:  # what a row has not read is masked, but a NaN there would still be one
+            for row, n in enumerate(starts):
+                self.k[:, row, :, n:], self.v[:, row, :, n:] = 0, 0
         self.rows = torch.arange(len(starts), device=device)[:, None]  # (B, 1)
         self.pos = torch.tensor(starts, device=device)[:, None] + torch.arange(T, device=device)  # (B, T)
         self.mask = (columns <= self.pos[:, :, None])[:, None]  # (B, 1, T, end)

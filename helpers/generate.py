@@ -2,6 +2,7 @@
 
 import codecs
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -73,6 +74,19 @@ def choose(
     return torch.searchsorted(reached, die * reached[:, -1:], right=True).flatten().tolist()
 
 
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; a model that is in it is not visited, which would cost as much as a small one's step."""
+    was_training = model.training
+    if was_training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
+
+
 class Writing:
     """Several texts being continued, one token each at every `step`.
 
@@ -109,15 +123,11 @@ class Writing:
     @torch.no_grad()
     def step(self) -> dict[int, int]:
         """The next token of every text that has not been ended, by the text's number."""
-        was_training = self.model.training
-        self.model.eval()
-        try:
+        with _evaluating(self.model):
             self._read(self._unread)
             device = self.cache.k.device
             idx = torch.tensor([[self.texts[text][-1]] for text in self.going], device=device)  # (B, 1)
             logits = self.model(idx, cache=self.cache)[0][:, -1]  # (B, V)
-        finally:
-            self.model.train(was_training)
         said, dice = ([of[text] for text in self.going] for of in (self.texts, self.generators))
         new = dict(zip(self.going, choose(logits, said, self.how, dice), strict=True))
         for text, token in new.items():

@@ -20,13 +20,12 @@ FORMATS = ("fp32", "bf16", "int8")  # what weights can be served in
 
 def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """(…, n) -> int8 (…, n) and float32 scales (…, 1): x is about int8 * scale, each row by its largest entry."""
-    scale = x.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127
-    return (x / scale).round().to(torch.int8), scale
+    scale = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True, dtype=torch.float32).div_(127).clamp_(1e-30)
+    return (x / scale).round_().to(torch.int8), scale
 
 
-def _integer_product(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
-    """int8 (M, in) and a packed (out, in) -> float32 (M, out): exact sums of integers, each column times its scale."""
-    zero = torch.zeros(scale.numel(), dtype=torch.int32)
+def _integer_product(x: Tensor, packed: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """int8 (M, in) and a packed (out, in) -> float32 (M, out): exact sums of integers, column n times scale[n]."""
     return torch.ops.onednn.qlinear_pointwise(
         x, 1.0, 0, packed, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
     )
@@ -37,7 +36,7 @@ def has_integer_kernel() -> bool:
     """Whether PyTorch's int8 kernel (oneDNN's) is there on this CPU, and exact at the largest values too."""
     x, w = torch.full((2, 256), 127, dtype=torch.int8), torch.full((64, 256), -127, dtype=torch.int8)
     try:
-        found = _integer_product(x, torch.ops.onednn.qlinear_prepack(w, None), torch.ones(64))
+        found = _integer_product(x, torch.ops.onednn.qlinear_prepack(w, None), torch.ones(64), torch.zeros(64).int())
     except (AttributeError, RuntimeError):
         return False
     return bool((found == -127 * 127 * 256).all())
@@ -55,7 +54,7 @@ class Int8Linear(nn.Module):
         self.register_buffer("weight", torch.empty(shape, dtype=torch.int8))
         self.register_buffer("scale", torch.empty(shape[0], 1))
         self.bias = bias
-        self._packed: Tensor | None = None  # the weight in the kernel's own order, and then `weight` is empty
+        self._packed: tuple[Tensor, ...] | None = None  # weight (here no longer), scale and zeros, as the kernel wants
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
@@ -63,10 +62,11 @@ class Int8Linear(nn.Module):
             self.unpack()
             return F.linear(x, (self.weight * self.scale).to(x.dtype), self.bias)
         if self._packed is None:
-            self._packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
+            packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
+            self._packed = packed, self.scale.flatten(), torch.zeros(len(self.scale), dtype=torch.int32)
             self._forget()
         q, x_scale = round_rows(x.flatten(0, -2))  # (M, in), (M, 1)
-        y = _integer_product(q, self._packed, self.scale.flatten()).mul_(x_scale)  # (M, out)
+        y = _integer_product(q, *self._packed).mul_(x_scale)  # (M, out)
         y = y if self.bias is None else y.add_(self.bias)
         return y.view(*x.shape[:-1], -1)
 
@@ -76,7 +76,7 @@ class Int8Linear(nn.Module):
     def unpack(self) -> None:
         """Bring `weight` back, to save it or to move it to another device."""
         if self._packed is not None:
-            self.weight, self._packed = self._packed.to_dense().t().contiguous(), None
+            self.weight, self._packed = self._packed[0].to_dense().t().contiguous(), None
 
     def _apply(self, fn, recurse: bool = True) -> nn.Module:  # what .to(device) calls
         self.unpack()

@@ -57,7 +57,7 @@ def test_the_integer_kernel_adds_exactly():
     for rows in (1, 3, 64):
         x = torch.randint(-127, 128, (rows, 300), generator=g, dtype=torch.int8)
         packed = torch.ops.onednn.qlinear_prepack(w, None)
-        found = quantize._integer_product(x, packed, torch.ones(40))
+        found = quantize._integer_product(x, packed, torch.ones(40), torch.zeros(40).int())
         assert torch.equal(found.long(), x.long() @ w.long().t())
 
 

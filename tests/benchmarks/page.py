@@ -58,7 +58,5 @@ def _crowd(address: str, server: psutil.Process) -> dict:
     time.sleep(5)
     grown = (server.memory_info().rss - before) / 2**20
     least = min(counts.pop(f"user {user} answered") for user in range(USERS))
-    print(
-        f"{USERS} users, {SECONDS} s: {dict(counts)}; the unluckiest was answered {least} times; memory {grown:+.0f} MiB"
-    )
+    print(f"{USERS} users, {SECONDS} s: {dict(counts)}; at least {least} answers each; memory {grown:+.0f} MiB")
     return {**counts, "least_answered": least, "memory_grown_MiB": grown}
