@@ -166,21 +166,25 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("name", help="of the record: letters, digits, dots and dashes")
     p.set_defaults(command=record)
 
-    for command, folder in ((demo, None), (space, "build/space")):
-        p = commands.add_parser(command.__name__, help=command.__doc__)
-        p.add_argument("--profile", default="demo", choices=PROFILES)
-        p.add_argument("--run", help="folder of the run; runs/PROFILE/gpt unless told")
-        p.add_argument("--corpus", help="the text it learnt; the one that its checkpoint names unless told")
-        if folder:
-            p.add_argument("--out", default=folder, help="folder to write; %(default)s unless told")
-        else:
-            p.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets others in")
-            p.add_argument("--port", type=int, help="the first free one from 7860 unless told")
-        p.set_defaults(command=command)
+    _serving_commands(commands)
 
     p = commands.add_parser("data", help=data.__doc__)
     p.set_defaults(command=data)
     return top
+
+
+def _serving_commands(commands: argparse._SubParsersAction) -> None:
+    for command in (demo, space):
+        p = commands.add_parser(command.__name__, help=command.__doc__)
+        p.add_argument("--profile", default="demo", choices=PROFILES)
+        p.add_argument("--run", help="folder of the run; runs/PROFILE/gpt unless told")
+        p.add_argument("--corpus", help="the text it learnt; the one that its checkpoint names unless told")
+        if command is space:
+            p.add_argument("--out", default="build/space", help="folder to write; %(default)s unless told")
+        else:
+            p.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets others in")
+            p.add_argument("--port", type=int, help="the first free one from 7860 unless told")
+        p.set_defaults(command=command)
 
 
 def main() -> int | str:
