@@ -2,7 +2,7 @@
 
 import html
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -67,29 +67,10 @@ def build_app(served: Served) -> gr.Blocks:
             with gr.Column(scale=2, min_width=300):
                 gr.HTML(_card(served.card()), elem_id="card")
 
-        def page(*values: Any) -> Iterator[str]:
-            yield from (_as_html(now) for now in _answers(served, values))
-
-        def api(
-            prompt: str,
-            new_tokens: float = 128,
-            samples: float = 1,
-            temperature: float = 0.8,
-            top_k: float = 50,
-            top_p: float = 1.0,
-            repetition_penalty: float = 1.0,
-            seed: float = 1337,
-            weights: str = served.formats[0],
-            device: str = "cpu",
-        ) -> dict[str, Any]:
-            values = (prompt, new_tokens, samples, temperature, top_k, top_p, repetition_penalty, seed, weights, device)
-            *_, last = _answers(served, values)
-            return _as_json(last)
-
         both = {"concurrency_limit": limits.at_once, "concurrency_id": "write"}
         running = gr.on(
             [write.click, prompt.submit],
-            page,
+            lambda *values: (yield from map(_as_html, _answers(served, values))),
             [prompt, *controls],
             output,
             api_visibility="private",
@@ -97,8 +78,30 @@ def build_app(served: Served) -> gr.Blocks:
             **both,
         )
         stop.click(None, cancels=[running], api_visibility="private")
-        gr.api(api, api_name="write", **both)
+        gr.api(_api_of(served), api_name="write", **both)
     return app.queue(max_size=limits.waiting)
+
+
+def _api_of(served: Served) -> Callable[..., dict[str, Any]]:
+    """What a program asks; its signature is the API's."""
+
+    def api(
+        prompt: str,
+        new_tokens: float = 128,
+        samples: float = 1,
+        temperature: float = 0.8,
+        top_k: float = 50,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: float = 1337,
+        weights: str = served.formats[0],
+        device: str = "cpu",
+    ) -> dict[str, Any]:
+        values = (prompt, new_tokens, samples, temperature, top_k, top_p, repetition_penalty, seed, weights, device)
+        *_, last = _answers(served, values)
+        return _as_json(last)
+
+    return api
 
 
 def _controls(served: Served) -> list[gr.components.Component]:

@@ -284,12 +284,11 @@ def test_a_prompt_is_answered_and_the_seed_and_sliders_decide(page):
     markup = "<b>bold</b> & <script>document.title='taken'</script>"
     first = write(page, 40, markup)
     assert first.startswith(markup)
-    page.locator("#write").click()
     write(page, 41)
     assert write(page, 40) == first
     page.locator("#seed input").fill("7")
     page.locator("#seed input").press("Tab")
-    assert write(page, 39) != first[: len(first) - 1]
+    assert not first.startswith(write(page, 39))
     page.locator("#temperature input[type=number]").fill("0")
     page.locator("#samples input[type=number]").fill("2")
     page.locator("#write").click()
