@@ -70,6 +70,8 @@ def join(device: str | None = None) -> Group:
 
 
 def leave() -> None:
-    """Close the connections of `join`."""
+    """Close the connections of `join`, all processes together: one that leaves early has been seen to abort."""
     if dist.is_initialized():
+        with suppress(RuntimeError):  # another is gone already
+            dist.barrier()
         dist.destroy_process_group()
