@@ -11,7 +11,7 @@ from typing import get_args, get_origin, get_type_hints
 
 import torch
 
-from helpers.checkpoint import CheckpointError
+from helpers.checkpoint import CheckpointError, read_meta
 from helpers.config import PROFILES, RECIPES, Recipe, pick_profile
 from helpers.data import DataError, load_corpus
 from helpers.experiment import describe, new_trainer, read
@@ -95,11 +95,11 @@ def demo(args: argparse.Namespace) -> None:
 
 def space(args: argparse.Namespace) -> None:
     """Write a folder that serves a finished run's model by itself, its weights in 8 bits: a Hugging Face Space."""
-    from helpers.serving import Served
+    from helpers.serving import read_book
     from helpers.space import write_space
 
     run = _run_of(args)
-    print(write_space(run, Served(run, book=_book_of(args)).book, args.out))
+    print(write_space(run, _book_of(args) or read_book(read_meta(run / "best")), args.out))
 
 
 def _run_of(args: argparse.Namespace) -> Path:

@@ -2,13 +2,13 @@
 
 import codecs
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
+from helpers.runtime import evaluating
 from helpers.windows import kept_context
 
 
@@ -74,19 +74,6 @@ def choose(
     return torch.searchsorted(reached, die * reached[:, -1:], right=True).flatten().tolist()
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; a model that is in it is not visited, which would cost as much as a small one's step."""
-    was_training = model.training
-    if was_training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if was_training:
-            model.train()
-
-
 class Writing:
     """Several texts being continued, one token each at every `step`.
 
@@ -123,7 +110,7 @@ class Writing:
     @torch.no_grad()
     def step(self) -> dict[int, int]:
         """The next token of every text that has not been ended, by the text's number."""
-        with _evaluating(self.model):
+        with evaluating(self.model):
             self._read(self._unread)
             device = self.cache.k.device
             idx = torch.tensor([[self.texts[text][-1]] for text in self.going], device=device)  # (B, 1)

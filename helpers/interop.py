@@ -18,6 +18,7 @@ from helpers.checkpoint import CheckpointError
 from helpers.config import GPTConfig
 from helpers.data import gpt2_tokenizer
 from helpers.model import GPT
+from helpers.runs import write_json
 from helpers.tokenizer import BPETokenizer, halves
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
@@ -56,7 +57,7 @@ def to_huggingface(model: GPT, folder: str | Path, tokenizer: BPETokenizer | Non
     weights = {k: (w.t() if TRANSPOSED.search(k) else w).contiguous() for k, w in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / SAFE, metadata={"format": "pt"})
-    _write(folder / "config.json", _their_config(config))
+    write_json(folder / "config.json", _their_config(config))
     _write_tokenizer(tokenizer, folder, config.block_size)
     return folder
 
@@ -84,7 +85,7 @@ def _write_tokenizer(tokenizer: BPETokenizer, folder: Path, longest: int) -> Non
     theirs.model.save(str(folder))  # vocab.json and merges.txt
     settings = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": longest, "split_special_tokens": True}
     none = {} if tokenizer.encoding.special_tokens_set else dict.fromkeys(("bos_token", "eos_token", "unk_token"))
-    _write(folder / "tokenizer_config.json", {**settings, "clean_up_tokenization_spaces": False, **none})
+    write_json(folder / "tokenizer_config.json", {**settings, "clean_up_tokenization_spaces": False, **none})
 
 
 def _spelt(token: bytes) -> str:
@@ -200,7 +201,3 @@ def _built(state: dict[str, Tensor], n_head: int | None, source: str | Path) -> 
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"{source} is not a GPT-2 of this design: {error}") from error
     return model.eval()
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.config import IGNORE, POLICIES
+from helpers.runtime import evaluating
 from helpers.windows import cut, grid, kept_context, scattered
 
 
@@ -208,14 +209,10 @@ def _predictions(
     model: nn.Module, tokens: Tensor, starts: Tensor, lengths: Tensor, window: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Targets (B, window) and logits (B, window, V) of the windows at `starts`, some 4,096 tokens at a time."""
-    was_training = model.training
     device = next(model.parameters()).device
     tokens = tokens.to(device)
     batch_size = max(1, 4096 // window)
-    model.eval()
-    try:
+    with evaluating(model):
         for part in zip(starts.split(batch_size), lengths.split(batch_size), strict=True):
             x, y = cut(tokens, *part, window)
             yield y, model(x)[0]
-    finally:
-        model.train(was_training)

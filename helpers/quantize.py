@@ -113,16 +113,20 @@ class TiedHead(nn.Module):
         return self._table[0].head(x)
 
 
+def _children(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Every module of a module, with its parent and its name there; a list, so that they can be replaced."""
+    return [(module, name, child) for module in model.modules() for name, child in module.named_children()]
+
+
 def _hollow(config: GPTConfig) -> GPT:
     """A GPT with 8-bit matrices and no numbers in them yet."""
     with torch.device("meta"):
         model = GPT(config)
-        for module in list(model.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, nn.Embedding):
-                    setattr(module, name, Int8Table(child.weight.shape, None))
-                elif isinstance(child, nn.Linear):
-                    setattr(module, name, Int8Linear(child.weight.shape, child.bias))
+        for module, name, child in _children(model):
+            if isinstance(child, nn.Embedding):
+                setattr(module, name, Int8Table(child.weight.shape, None))
+            elif isinstance(child, nn.Linear):
+                setattr(module, name, Int8Linear(child.weight.shape, child.bias))
     model.lm_head = TiedHead(model.transformer.wte)
     return model
 
@@ -171,15 +175,14 @@ def ready_to_write(model: GPT, weights: str = "fp32") -> GPT:
     twin.to(torch.bfloat16 if weights == "bf16" else torch.float32)
     if twin.lm_head.weight.device.type != "cpu":
         return twin
-    for module in list(twin.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear) and weights == "bf16":
-                with torch.device("meta"):
-                    row = _OneRowLinear(child.in_features, child.out_features, bias=child.bias is not None)
-                row.weight, row.bias = child.weight, child.bias
-                setattr(module, name, row)
-            elif isinstance(child, nn.Linear):
-                child.weight.data = child.weight.data.t().contiguous().t()  # the same matrix, column after column
+    for module, name, child in _children(twin):
+        if isinstance(child, nn.Linear) and weights == "bf16":
+            with torch.device("meta"):
+                row = _OneRowLinear(child.in_features, child.out_features, bias=child.bias is not None)
+            row.weight, row.bias = child.weight, child.bias
+            setattr(module, name, row)
+        elif isinstance(child, nn.Linear):
+            child.weight.data = child.weight.data.t().contiguous().t()  # the same matrix, column after column
     return twin
 
 

@@ -3,7 +3,8 @@
 import importlib.util
 import os
 import random
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,3 +127,16 @@ def set_up(seed: int) -> int:
     torch.manual_seed(seed)
     torch.set_num_threads(min(torch.get_num_threads(), free_cores(), 8))
     return torch.get_num_threads()
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Eval mode for a while; a model that is in it is not visited, which would cost as much as a small one's step."""
+    was_training = model.training
+    if was_training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()

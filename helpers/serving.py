@@ -120,7 +120,7 @@ class Served:
     def __init__(self, folder: str | Path, limits: Limits = Limits(), book: str | None = None) -> None:
         self.folder, self.limits = Path(folder), limits
         self.meta = read_meta(self.folder / "best")
-        self.book = book or _book(self.meta)
+        self.book = book or read_book(self.meta)
         self.tokenizer = gpt2_tokenizer(self.meta["rows"])
         self.index = VerbatimIndex(self.book, self.tokenizer)
         self.window = self.meta["window"]
@@ -207,7 +207,8 @@ class Served:
         return [(p, p in self.book) for p in dict.fromkeys(prompts) if p]
 
 
-def _book(meta: dict[str, Any]) -> str:
+def read_book(meta: dict[str, Any]) -> str:
+    """The text that a checkpoint's meta.json names. DataError where it cannot be had or is another one."""
     corpus = load_corpus(meta["corpus"])
     if corpus.sha256 != meta["sha256"]:
         raise DataError(f"the checkpoint learnt another text than {corpus.source}: bring that back, or train again")
