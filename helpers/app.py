@@ -4,6 +4,7 @@ import html
 import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
+from textwrap import shorten
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # Gradio asks when it is imported
@@ -27,7 +28,7 @@ LOOK: dict[str, Any] = {  # for `launch`
         .answer .given { font-weight: 700; }
         .places { font-size: .88rem; margin: -.3rem 0 1.1rem; padding-left: 1.6rem; overflow-wrap: anywhere; }
         .verdict { font-size: .92rem; opacity: .8; margin: 0 0 .3rem; }
-        table.card, table.card td { border: 0 !important; border-collapse: collapse; }
+        table.card, table.card tr, table.card td { border: 0 !important; border-collapse: collapse; }
         table.card td { padding: .4rem .6rem; border-bottom: 1px solid var(--border-color-primary) !important; }
         table.card td:first-child { opacity: .75; width: 45%; }
     """,
@@ -55,7 +56,7 @@ def build_app(served: Served) -> gr.Blocks:
                     [[p] for p, _ in known],
                     [prompt],
                     label="Prompts to begin with",
-                    example_labels=[f"{'in' if is_in else 'not in'} the book: {p[:40].strip()}" for p, is_in in known],
+                    example_labels=[_label(*example) for example in known],
                     elem_id="examples",
                 )
                 output = gr.HTML(elem_id="output")
@@ -80,6 +81,10 @@ def build_app(served: Served) -> gr.Blocks:
         stop.click(None, cancels=[running], api_visibility="private")
         gr.api(_api_of(served), api_name="write", **both)
     return app.queue(max_size=limits.waiting)
+
+
+def _label(prompt: str, is_in: bool) -> str:
+    return f"{'in' if is_in else 'not in'} the book: {shorten(prompt, 40, placeholder=' …')}"
 
 
 def _api_of(served: Served) -> Callable[..., dict[str, Any]]:

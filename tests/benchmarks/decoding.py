@@ -1,12 +1,12 @@
 """Writing one token at a time with 124M parameters: ours against nanoGPT's loop without a cache and transformers.
 
 Prompt 16, 128 new tokens, one text, greedy; the contestants take turns, each turn in a process of its own. Beside
-each stands what the memory allows: measured read bandwidth over the bytes of weights that a token needs.
+each stands what the memory allows: measured read bandwidth over the bytes of weights that a token needs. A turn (`python -m tests.benchmarks.decoding
+NAME`) prints the seconds of two runs after a first one, and the bandwidth there and then.
 """
 
 import csv
 import json
-import subprocess
 import sys
 import time
 
@@ -18,6 +18,7 @@ from helpers.model import GPT
 from helpers.quantize import ready_to_write
 from helpers.runs import ROOT
 from helpers.runtime import set_up
+from tests.benchmarks.turns import turn
 
 PROMPT, NEW, TURNS, SEED = 16, 128, 3, 1337
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
@@ -65,19 +66,12 @@ def contestant(name: str):
     return lambda: generate(ready, idx, NEW, temperature=0)
 
 
-def one(name: str) -> dict:
-    """A turn, in a process of its own: the seconds of two runs after a first one, and the bandwidth there and then."""
-    line = [sys.executable, "-m", "tests.benchmarks.decoding", name]
-    done = subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def run() -> dict:
     """All contestants, in turns; also writes build/decoding.csv, which data/runs/decoding.csv records."""
     turns = {name: [] for name in CONTESTANTS}
     for _ in range(TURNS):
         for name in CONTESTANTS:
-            turns[name].append(one(name))
+            turns[name].append(turn("decoding", name))
     reads = max(turn["bandwidth"] for found in turns.values() for turn in found)
     table = {}
     for name, found in turns.items():

@@ -1,11 +1,11 @@
 """Training speed and memory of the 124M model: this engine against a plain loop and against transformers.
 
 Same shapes, same machine, one run. Each contestant has a process of its own, so that its peak memory is its own; they
-take turns, and the median of all steps but each turn's first counts.
+take turns, and the median of all steps but each turn's first counts. A turn (`python -m tests.benchmarks.throughput
+NAME B T`) prints the seconds of each step, its peak bytes and this machine's matrix rate.
 """
 
 import json
-import subprocess
 import sys
 import time
 from itertools import repeat
@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from helpers.config import GPTConfig, Recipe
 from helpers.guard import flops_per_token, matrix_rate, peak_memory
 from helpers.model import GPT
-from helpers.runs import ROOT
 from helpers.runtime import Runtime, pick_runtime, set_up
 from helpers.train import Trainer
 from helpers.windows import Windows
+from tests.benchmarks.turns import turn
 
 SEED = 1337
 SHAPES = ((4, 128), (2, 512))
@@ -88,13 +88,6 @@ def contestant(name: str, B: int, T: int, runtime: Runtime):
 CONTESTANTS = ("plain eager fp32", "transformers fp32", "transformers, best", "ours, AdamW", "ours, Muon")
 
 
-def one(name: str, B: int, T: int) -> dict:
-    """A turn, in a process of its own: seconds of each step, peak bytes, this machine's matrix rate."""
-    line = [sys.executable, "-m", "tests.benchmarks.throughput", name, str(B), str(T)]
-    done = subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def run() -> dict:
     """All contestants at all shapes, in turns."""
     results = {}
@@ -102,7 +95,7 @@ def run() -> dict:
         turns = {name: [] for name in CONTESTANTS}
         for _ in range(TURNS):
             for name in CONTESTANTS:
-                turns[name].append(one(name, B, T))
+                turns[name].append(turn("throughput", name, B, T))
         table = {}
         for name, found in turns.items():
             seconds = sorted(s for turn in found for s in turn["seconds"][1:])
