@@ -68,8 +68,9 @@ test: lint | env  ## unit tests, notebook structure, and every committed output 
 	rm -rf build/test-runs
 	RUNS_DIR=build/test-runs $(RUN) -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout 600
 
-refresh: | env  ## re-make the committed outputs (demo profile), and nothing else does
+refresh: | env  ## re-make the committed outputs (demo profile) and README's figure, and nothing else does
 	@$(RUN) -m helpers.execute refresh $(SOURCES)
+	@cp "$(RUNS)/figures/04_full_size.png" data/runs/full-size.png
 
 bench: | env  ## the benchmarks of tests/benchmarks, each against a named peer in the same run
 	$(RUN) -m tests.benchmarks

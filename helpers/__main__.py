@@ -51,7 +51,7 @@ def train(args: argparse.Namespace) -> None:
     if not args.force:
         refuse_hopeless(config, recipe, trainer.runtime, floor, profile.target, args.device)
 
-    trainer.micro_batch = micro_batch(config, recipe, trainer.runtime)
+    trainer.micro_batch = micro_batch(config, recipe, trainer.runtime, group.world)
     meta = describe(profile, corpus, study, recipe.window, args.seed, args.recipe)
     folder = Path(args.out) if args.out else runs_folder(profile.name) / "gpt"
     session = Session(trainer, study.tokens, folder, meta, profile.target, say)
@@ -86,29 +86,32 @@ def demo(args: argparse.Namespace) -> None:
     from helpers.app import LOOK, QUIET, build_app  # Gradio takes seconds to import, and training needs none of it
     from helpers.serving import Served
 
-    served = Served(_run_of(args), book=_book_of(args))
-    app = build_app(served)
-    app.launch(**LOOK, **QUIET, server_name=args.host, server_port=args.port, prevent_thread_lock=True)
-    print(f"{app.local_url} shows {served.folder}; Ctrl-C ends it", flush=True)
+    run = _run_of(args)
+    app = build_app(Served(run, book=_book_of(args, run)))
+    how = {**LOOK, **QUIET, "share": args.share, "server_name": args.host, "server_port": args.port}
+    _, local, public = app.launch(**how, prevent_thread_lock=True)
+    print(f"{public or local} shows {run}; Ctrl-C ends it", flush=True)
     app.block_thread()
 
 
 def space(args: argparse.Namespace) -> None:
     """Write a folder that serves a finished run's model by itself, its weights in 8 bits: a Hugging Face Space."""
-    from helpers.serving import read_book
     from helpers.space import write_space
 
     run = _run_of(args)
-    print(write_space(run, _book_of(args) or read_book(read_meta(run / "best")), args.out))
+    print(write_space(run, _book_of(args, run), args.out))
 
 
 def _run_of(args: argparse.Namespace) -> Path:
     return Path(args.run) if args.run else runs_folder(args.profile) / "gpt"
 
 
-def _book_of(args: argparse.Namespace) -> str | None:
-    """The text of --corpus; None, where the checkpoint is to say."""
-    return load_corpus(args.corpus).text if args.corpus else None
+def _book_of(args: argparse.Namespace, run: Path) -> str:
+    """What the run learnt: the text that its checkpoint names, or --corpus, which must be the same."""
+    from helpers.serving import read_book
+
+    meta = read_meta(run / "best")
+    return read_book({**meta, "corpus": args.corpus or meta["corpus"]})
 
 
 def _at_least_one(text: str) -> int:
@@ -178,12 +181,13 @@ def _serving_commands(commands: argparse._SubParsersAction) -> None:
         p = commands.add_parser(command.__name__, help=command.__doc__)
         p.add_argument("--profile", default="demo", choices=PROFILES)
         p.add_argument("--run", help="folder of the run; runs/PROFILE/gpt unless told")
-        p.add_argument("--corpus", help="the text it learnt; the one that its checkpoint names unless told")
+        p.add_argument("--corpus", help="where the text is that it learnt; found by its name unless told")
         if command is space:
             p.add_argument("--out", default="build/space", help="folder to write; %(default)s unless told")
         else:
             p.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets others in")
             p.add_argument("--port", type=int, help="the first free one from 7860 unless told")
+            p.add_argument("--share", action="store_true", help="through a public address of gradio.live, for a while")
         p.set_defaults(command=command)
 
 
@@ -203,7 +207,7 @@ def main() -> int | str:
             f"error: out of GPU memory ({error}): close what else uses the card, or --set accumulation=N splits a step"
         )
     except CLEAR as error:
-        return f"error: {error}" if is_main() else 1
+        return f"error: {error}" if first_to_say("error") else 1
     return 0
 
 

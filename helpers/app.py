@@ -33,7 +33,12 @@ LOOK: dict[str, Any] = {  # for `launch`
         table.card td:first-child { opacity: .75; width: 45%; }
     """,
 }
-QUIET: dict[str, Any] = {"footer_links": [], "ssr_mode": False, "quiet": True}  # for `launch`, too
+QUIET: dict[str, Any] = {  # for `launch`, too; Gradio would publish the page by itself on Colab and Kaggle
+    "footer_links": [],
+    "ssr_mode": False,
+    "quiet": True,
+    "share": False,
+}
 
 
 def build_app(served: Served) -> gr.Blocks:

@@ -1,6 +1,7 @@
 """Checkpoints: a folder with weights as safetensors, the rest as JSON, and what a resumed run needs."""
 
 import json
+import os
 import pickle
 import shutil
 from contextlib import suppress
@@ -16,6 +17,7 @@ from torch import nn
 from helpers.config import GPTConfig
 
 WEIGHTS, META, TRAINING = "model.safetensors", "meta.json", "training.pt"
+DRIVE = Path("/content/drive")  # where Colab mounts it
 
 
 class CheckpointError(RuntimeError):
@@ -32,7 +34,7 @@ def save_checkpoint(folder: str | Path, model: nn.Module, meta: dict[str, Any], 
     folder = Path(folder)
     aside, previous = _beside(folder, "partial"), _beside(folder, "previous")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
         aside.mkdir(parents=True)
         named = chain(model.named_parameters(), model.named_buffers())  # what is tied comes once
         weights = {name: p.detach().cpu().contiguous() for name, p in named}
@@ -43,12 +45,12 @@ def save_checkpoint(folder: str | Path, model: nn.Module, meta: dict[str, Any], 
             torch.save(training, aside / TRAINING)
         _settle(folder)
         if folder.exists():
-            shutil.rmtree(previous, ignore_errors=True)
+            _remove(previous)
             folder.rename(previous)
         aside.rename(folder)
-        shutil.rmtree(previous, ignore_errors=True)
+        _remove(previous)
     except (OSError, SafetensorError, RuntimeError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
         free = shutil.disk_usage(folder.parent).free if folder.parent.exists() else 0
         raise CheckpointError(
             f"cannot write the checkpoint {folder} ({error}); {free / 2**20:,.0f} MiB are free there. "
@@ -123,7 +125,16 @@ def clear_checkpoint(folder: str | Path) -> None:
     if has_checkpoint(folder):
         read_meta(folder)
     for path in (folder, _beside(folder, "partial"), _beside(folder, "previous")):
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder, if it is there; on Colab's Drive, its files' bytes too, which would go to the bin and count."""
+    if folder.is_relative_to(DRIVE):
+        for file in folder.glob("*"):
+            with suppress(OSError):
+                os.truncate(file, 0)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _beside(folder: Path, role: str) -> Path:

@@ -4,9 +4,10 @@ import hashlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import requests
@@ -75,7 +76,7 @@ def _tiny_shakespeare(url: str) -> Corpus:
         return _read(path, "tinyshakespeare", TINY_SHAKESPEARE_SHA256, f"Unset SHAKESPEARE_PATH, or {good_copy}.")
     local = workspace() / "data" / "input.txt"
     attached = (p for p in _kaggle("input.txt") if _is(p, TINY_SHAKESPEARE_SHA256))  # other texts have that name too
-    for path in (local, ROOT / "data" / "input.txt", *attached):
+    for path in chain((local, ROOT / "data" / "input.txt"), attached):
         if path.is_file():
             return _read(path, "tinyshakespeare", TINY_SHAKESPEARE_SHA256, f"Delete it and run again, or {good_copy}.")
     content = _download(url)
@@ -186,9 +187,9 @@ def _fill_tiktoken_cache() -> None:
                 return  # a cache that cannot be written: tiktoken downloads without one
 
 
-def _kaggle(file: str) -> list[Path]:
-    """Files of that name in the inputs attached to a Kaggle notebook."""
-    return sorted(Path("/kaggle/input").glob(f"**/{file}"))
+def _kaggle(file: str) -> Iterator[Path]:
+    """Files of that name in the inputs attached to a Kaggle notebook, searched when asked: they may be many."""
+    yield from sorted(Path("/kaggle/input").glob(f"**/{file}"))
 
 
 def _is(path: Path, sha256: str) -> bool:

@@ -111,9 +111,12 @@ def refuse_hopeless(
         )
 
 
-def micro_batch(config: GPTConfig, recipe: Recipe, runtime: Runtime) -> int:
-    """The most windows in one forward pass that the recipe allows and, on a GPU, nine tenths of free memory hold."""
-    windows = recipe.batch_size // recipe.accumulation
+def micro_batch(config: GPTConfig, recipe: Recipe, runtime: Runtime, world: int = 1) -> int:
+    """The most windows in one forward pass that the recipe allows and, on a GPU, nine tenths of free memory hold.
+
+    world: how many processes share the windows of a step.
+    """
+    windows = min(recipe.batch_size // recipe.accumulation, -(-recipe.batch_size // world))
     if runtime.device.type != "cuda":
         return windows
     room = 0.9 * free_memory(runtime)

@@ -36,6 +36,11 @@ class Group:
             return flags
         return tuple((self.sum(torch.tensor(flags, dtype=torch.float32, device=device)) > 0).tolist())
 
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
 
 def is_main() -> bool:
     """Whether this process prints, measures and saves, joined or not."""
@@ -44,9 +49,10 @@ def is_main() -> bool:
 
 def first_to_say(what: str) -> bool:
     """True in one of the processes that ask, whichever died: so that a message is said once."""
-    if dist.is_initialized():
-        with suppress(RuntimeError):  # the store lives in torchrun, or is gone with the process that kept it
-            return dist.distributed_c10d._get_default_store().add(what, 1) == 1
+    if not dist.is_initialized():
+        return is_main()
+    with suppress(RuntimeError):  # the store lives in torchrun, or is gone with the process that kept it
+        return dist.distributed_c10d._get_default_store().add(what, 1) == 1
     return True
 
 
@@ -61,7 +67,7 @@ def join(device: str | None = None) -> Group:
     group = Group(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]))
     cuda = pick_device(device)[0].type == "cuda"
     if cuda:
-        if group.local_rank >= (cards := torch.cuda.device_count()):
+        if int(os.environ["LOCAL_WORLD_SIZE"]) > (cards := torch.cuda.device_count()):
             raise ValueError(f"there are more processes than the {cards} GPUs here: --nproc-per-node {cards}")
         torch.cuda.set_device(group.local_rank)
     if not dist.is_initialized():

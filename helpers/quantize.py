@@ -1,6 +1,7 @@
 """Weights in 8 bits, and weights laid out for writing one token at a time."""
 
 import copy
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from helpers.config import GPTConfig
 from helpers.model import GPT
 
 FORMATS = ("fp32", "bf16", "int8")  # what weights can be served in
+_PACKING = threading.Lock()  # several requests may meet a model that has not been used yet
 
 
 def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,13 +64,18 @@ class Int8Linear(nn.Module):
             self.unpack()
             return F.linear(x, (self.weight * self.scale).to(x.dtype), self.bias)
         if self._packed is None:
-            packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
-            self._packed = packed, self.scale.flatten(), torch.zeros(len(self.scale), dtype=torch.int32)
-            self._forget()
+            self._pack()
         q, x_scale = round_rows(x.flatten(0, -2))  # (M, in), (M, 1)
         y = _integer_product(q, *self._packed).mul_(x_scale)  # (M, out)
         y = y if self.bias is None else y.add_(self.bias)
         return y.view(*x.shape[:-1], -1)
+
+    def _pack(self) -> None:
+        with _PACKING:
+            if self._packed is None:  # else another thread was faster
+                packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
+                self._packed = packed, self.scale.flatten(), torch.zeros(len(self.scale), dtype=torch.int32)
+                self._forget()
 
     def _forget(self) -> None:
         self.weight = self.weight.new_empty(0)  # one copy is enough

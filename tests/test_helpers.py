@@ -138,8 +138,16 @@ def test_requirements_are_pinned_and_each_has_its_reason():
 def test_only_what_is_missing_is_installed():
     text = "torch==9.9.9  # never\npytest==0.0.1\nno-such-package==1.0  # why\n# a comment\n\n"
     assert missing(text) == ["no-such-package==1.0"]
+    assert missing("gradio==6.31.0") == []
     assert installed("torch")
     assert installed("no-such-package") is None
+
+
+def test_what_is_too_old_is_replaced_but_torch_only_named(monkeypatch, capsys):
+    monkeypatch.setattr(install, "installed", {"gradio": "5.49.1", "torch": "2.8.0+cu126"}.get)
+    assert missing("gradio==6.31.0\ntorch==2.13.0") == ["gradio==6.31.0"]
+    assert install.main() == 1
+    assert "torch 2.8.0+cu126 is too old, the series needs 2.10" in capsys.readouterr().out
 
 
 def test_torch_is_never_touched(monkeypatch):

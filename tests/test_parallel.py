@@ -100,7 +100,7 @@ def test_more_processes_than_windows_are_refused(tokens):
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
-    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(parallel, "pick_device", lambda _: (torch.device("cuda"), "cuda: pretended"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -1,5 +1,7 @@
 """Eight bits: what is stored is small, what is computed is exact, and what was saved comes back."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -47,6 +49,16 @@ def test_a_text_does_not_depend_on_its_neighbours_or_its_cache(path):
     together = generate(model, IDX, 30, temperature=0)
     for row, alone in zip(together, IDX, strict=True):
         assert torch.equal(row, generate(model, alone[None], 30, temperature=0)[0]), path
+
+
+def test_the_first_requests_may_come_together(path):
+    model = tiny_gpt(seed=2, scale=5.0)
+    alone = quantize_int8(model)(IDX)[0]
+    for _ in range(5):
+        fresh = quantize_int8(model)
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _, fresh=fresh: fresh(IDX)[0], range(8)))
+        assert all(torch.equal(logits, alone) for logits in found), path
 
 
 def test_the_integer_kernel_adds_exactly():

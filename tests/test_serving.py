@@ -154,14 +154,18 @@ def test_without_a_checkpoint_or_with_another_book_it_says_what_to_do(run, tmp_p
     write_json(tmp_path / "run/best/meta.json", {**meta, "sha256": "0" * 64})
     with pytest.raises(RuntimeError, match="learnt another text"):
         Served(tmp_path / "run")
-    done = subprocess.run(
-        [sys.executable, "-m", "helpers", "demo", "--run", str(tmp_path / "none")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    assert re.fullmatch(r"error: no checkpoint in .*\n", refusal("demo", "--run", str(tmp_path / "none")))
+    (tmp_path / "other.txt").write_text("another book")
+    for command in ("demo", "space"):
+        said = refusal(command, "--run", str(run), "--corpus", str(tmp_path / "other.txt"))
+        assert re.fullmatch(r"error: the checkpoint learnt another text than .*other.txt: .*\n", said)
+
+
+def refusal(*args: str) -> str:
+    """What `python -m helpers` says when it refuses."""
+    done = subprocess.run([sys.executable, "-m", "helpers", *args], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.fullmatch(r"error: no checkpoint in .*\n", done.stderr)
+    return done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -215,12 +219,19 @@ def test_a_space_holds_all_it_needs_and_no_more(run, sample, tmp_path):
     assert re.match(
         r"---\n(.*\n)*sdk: gradio\nsdk_version: [\d.]+\n(.*\n)*app_file: app.py\n", (folder / "README.md").read_text()
     )
+    (folder / "run/stale.txt").write_text("of an earlier run")
+    (folder / ".git").mkdir()
     assert write_space(run, sample, folder) == folder  # again, over the old one
+    assert (folder / ".git").is_dir(), "a Space is a repository"
+    assert not (folder / "run/stale.txt").exists()
+
+
+def test_a_space_takes_no_place_of_another_app(run, sample, tmp_path):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/novel.txt").write_text("years of work")
+    (tmp_path / "mine/app.py").write_text("years of work")
     with pytest.raises(FileExistsError, match="not empty"):
         write_space(run, sample, tmp_path / "mine")
-    assert (tmp_path / "mine/novel.txt").is_file()
+    assert (tmp_path / "mine/app.py").read_text() == "years of work"
 
 
 def test_a_space_answers_in_a_place_of_its_own(run, sample, tmp_path):

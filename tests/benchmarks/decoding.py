@@ -1,8 +1,8 @@
 """Writing one token at a time with 124M parameters: ours against nanoGPT's loop without a cache and transformers.
 
 Prompt 16, 128 new tokens, one text, greedy; the contestants take turns, each turn in a process of its own. Beside
-each stands what the memory allows: measured read bandwidth over the bytes of weights that a token needs. A turn (`python -m tests.benchmarks.decoding
-NAME`) prints the seconds of two runs after a first one, and the bandwidth there and then.
+each stands what the memory allows: measured read bandwidth over the bytes of weights that a token needs. A turn
+(`python -m tests.benchmarks.decoding NAME`) prints the seconds of two runs after a first one, and the bandwidth then.
 """
 
 import csv
