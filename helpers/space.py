@@ -20,7 +20,8 @@ from helpers.app import LOOK, QUIET, build_app
 from helpers.serving import Served
 
 here = Path(__file__).resolve().parent
-build_app(Served(here / "run", book=(here / "book.txt").read_bytes().decode())).launch(**LOOK, **QUIET)
+app = build_app(Served(here / "run", book=(here / "book.txt").read_bytes().decode()))
+app.launch(**LOOK, **{**QUIET, "quiet": False})  # it says where it is
 '''
 README = """---
 title: GPT-2 by heart

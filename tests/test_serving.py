@@ -252,6 +252,7 @@ def test_a_space_answers_in_a_place_of_its_own(run, sample, tmp_path):
         [sys.executable, "-c", script], cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    assert "Running on local URL" in done.stdout, "whoever starts it wants to know where it is"
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["answers"][0]["text"]
 
