@@ -1,22 +1,31 @@
 """`make bench`: what the series claims about speed, measured against a named peer in the same run.
 
-Machines are noisy and shared, so only ratios count. Prints a table and writes build/bench.json.
+Machines are noisy and shared, so only ratios count. Prints a table and writes build/bench.json after each benchmark.
 `python -m tests.benchmarks NAME` runs one of them.
 """
 
 import sys
 
+from helpers.data import DataError
 from helpers.runs import ROOT, write_json
 from tests.benchmarks import char_baseline, decoding, page, recipes, throughput
 
+EVERY = {
+    "throughput": throughput,
+    "decoding": decoding,
+    "page": page,
+    "recipes": recipes,
+    "char_baseline": char_baseline,
+}
+
 if __name__ == "__main__":
-    every = {
-        "throughput": throughput,
-        "decoding": decoding,
-        "page": page,
-        "recipes": recipes,
-        "char_baseline": char_baseline,
-    }
-    asked = sys.argv[1:] or list(every)
-    write_json(ROOT / "build/bench.json", {name: every[name].run() for name in asked})
-    sys.stdout.write("written to build/bench.json\n")
+    asked, results = sys.argv[1:] or list(EVERY), {}
+    if unknown := [name for name in asked if name not in EVERY]:
+        sys.exit(f"error: no benchmark {', '.join(unknown)}: say one of {', '.join(EVERY)}")
+    for name in asked:
+        try:
+            results[name] = EVERY[name].run()
+        except DataError as error:
+            sys.exit(f"error: {name} was not run: {error}")
+        write_json(ROOT / "build/bench.json", results)
+    print("written to build/bench.json")
