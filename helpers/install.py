@@ -35,11 +35,11 @@ def _major(version: str | None) -> int:
 
 def main() -> int:
     torch = installed("torch")
-    if torch and tuple(map(int, torch.split(".")[:2])) < OLDEST_TORCH:
-        print(f"error: torch {torch} is too old, the series needs {'.'.join(map(str, OLDEST_TORCH))} or newer.")
-        return 1
     if torch is None:
         print("error: this Python has no torch. Leave PYTHON= out: make then builds .venv with everything in it.")
+        return 1
+    if tuple(map(int, torch.split(".")[:2])) < OLDEST_TORCH:
+        print(f"error: torch {torch} is too old, the series needs {'.'.join(map(str, OLDEST_TORCH))} or newer.")
         return 1
     wanted = missing((Path(__file__).parents[1] / "requirements.txt").read_text(encoding="utf-8"))
     if not wanted:

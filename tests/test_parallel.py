@@ -99,8 +99,9 @@ def test_more_processes_than_windows_are_refused(tokens):
         tiny_trainer(tokens, group=Group(rank=0, world=5))
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch):
-    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_more_processes_than_gpus_are_refused_in_each(monkeypatch, rank):
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(parallel, "pick_device", lambda _: (torch.device("cuda"), "cuda: pretended"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

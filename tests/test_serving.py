@@ -226,12 +226,14 @@ def test_a_space_holds_all_it_needs_and_no_more(run, sample, tmp_path):
     assert not (folder / "run/stale.txt").exists()
 
 
-def test_a_space_takes_no_place_of_another_app(run, sample, tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/app.py").write_text("years of work")
-    with pytest.raises(FileExistsError, match="not empty"):
-        write_space(run, sample, tmp_path / "mine")
-    assert (tmp_path / "mine/app.py").read_text() == "years of work"
+def test_a_space_takes_no_place_of_something_else(run, sample, tmp_path):
+    for name in ("novel.txt", "app.py"):
+        mine = tmp_path / name.split(".")[0] / name
+        mine.parent.mkdir()
+        mine.write_text("years of work")
+        with pytest.raises(FileExistsError, match="not empty"):
+            write_space(run, sample, mine.parent)
+        assert mine.read_text() == "years of work"
 
 
 def test_a_space_answers_in_a_place_of_its_own(run, sample, tmp_path):

@@ -18,7 +18,7 @@ from helpers.model import GPT
 from helpers.quantize import ready_to_write
 from helpers.runs import ROOT
 from helpers.runtime import set_up
-from tests.benchmarks.turns import turn
+from tests.benchmarks.turns import take_turns
 
 PROMPT, NEW, TURNS, SEED = 16, 128, 3, 1337
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
@@ -68,10 +68,7 @@ def contestant(name: str):
 
 def run() -> dict:
     """All contestants, in turns; also writes build/decoding.csv, which data/runs/decoding.csv records."""
-    turns = {name: [] for name in CONTESTANTS}
-    for _ in range(TURNS):
-        for name in CONTESTANTS:
-            turns[name].append(turn("decoding", name))
+    turns = take_turns("decoding", CONTESTANTS, TURNS)
     reads = max(turn["bandwidth"] for found in turns.values() for turn in found)
     table = {}
     for name, found in turns.items():

@@ -19,7 +19,7 @@ from helpers.model import GPT
 from helpers.runtime import Runtime, pick_runtime, set_up
 from helpers.train import Trainer
 from helpers.windows import Windows
-from tests.benchmarks.turns import turn
+from tests.benchmarks.turns import take_turns
 
 SEED = 1337
 SHAPES = ((4, 128), (2, 512))
@@ -92,10 +92,7 @@ def run() -> dict:
     """All contestants at all shapes, in turns."""
     results = {}
     for B, T in SHAPES:
-        turns = {name: [] for name in CONTESTANTS}
-        for _ in range(TURNS):
-            for name in CONTESTANTS:
-                turns[name].append(turn("throughput", name, B, T))
+        turns = take_turns("throughput", CONTESTANTS, TURNS, B, T)
         table = {}
         for name, found in turns.items():
             seconds = sorted(s for turn in found for s in turn["seconds"][1:])

@@ -3,13 +3,18 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from helpers.runs import ROOT
 
 
-def turn(module: str, *args: object) -> dict[str, Any]:
-    """`python -m tests.benchmarks.MODULE ARGS`: what it prints last, which is JSON."""
-    line = [sys.executable, "-m", f"tests.benchmarks.{module}", *map(str, args)]
-    done = subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def take_turns(module: str, names: Sequence[str], times: int, *args: object) -> dict[str, list[dict[str, Any]]]:
+    """By name, what `python -m tests.benchmarks.MODULE NAME ARGS` prints last, which is JSON, so many times."""
+    turns = {name: [] for name in names}
+    for _ in range(times):
+        for name in names:
+            line = [sys.executable, "-m", f"tests.benchmarks.{module}", name, *map(str, args)]
+            done = subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True)
+            turns[name].append(json.loads(done.stdout.splitlines()[-1]))
+    return turns
