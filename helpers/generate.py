@@ -1,6 +1,7 @@
 """Text from a model: one token after another, from a cache of what has been read."""
 
 import codecs
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -81,6 +82,9 @@ class Writing:
     generators: a seeded CPU generator for each text makes it repeatable, whatever else runs beside it.
     window: the context to use, `block_size` unless told; a model trained on shorter windows knows no later
     positions, so pass what it was trained with. When the context is full, its newer half is read again.
+    guess: ids -> what may come next (`VerbatimIndex.goes_on`). A text that is alone reads its guess in the same pass
+    as its last token and keeps as much as it would have chosen anyway: the same text, from fewer passes (speculative
+    decoding, Leviathan et al. 2022; guesses looked up in a text: REST, He et al. 2023).
     Raises ValueError for an empty prompt or one longer than the window.
     """
 
@@ -91,6 +95,7 @@ class Writing:
         how: Sampling = Sampling(),
         generators: Sequence[torch.Generator | None] | None = None,
         window: int | None = None,
+        guess: Callable[[Sequence[int]], Sequence[int]] | None = None,
     ) -> None:
         longest = model.config.block_size
         self.window = longest if window is None else window
@@ -100,34 +105,48 @@ class Writing:
             raise ValueError("there is nothing to go on from: every prompt needs at least one token")
         if (n := max(len(p) for p in prompts)) > self.window:
             raise ValueError(f"the prompt has {n} tokens, the context holds {self.window}: shorten it")
-        self.model, self.how = model, how
+        self.model, self.how, self.guess = model, how, guess
         self.generators = list(generators or [None] * len(prompts))
         self.texts = [list(p) for p in prompts]
         self.going = list(range(len(prompts)))  # the texts that have not ended; row r of the cache is text going[r]
         self.cache = model.new_cache(len(prompts), self.window)
         self._unread: Mapping[int, Sequence[int]] = dict(enumerate(self.texts))
+        self._ahead: deque[tuple[Tensor, int | None]] = deque()  # (B, V) scores still to use, the token guessed there
 
     @torch.no_grad()
     def step(self) -> dict[int, int]:
         """The next token of every text that has not been ended, by the text's number."""
-        with evaluating(self.model):
-            self._read(self._unread)
-            device = self.cache.k.device
-            idx = torch.tensor([[self.texts[text][-1]] for text in self.going], device=device)  # (B, 1)
-            logits = self.model(idx, cache=self.cache)[0][:, -1]  # (B, V)
+        if not self._ahead:
+            self._read_on()
+        logits, guessed = self._ahead.popleft()  # (B, V)
         said, dice = ([of[text] for text in self.going] for of in (self.texts, self.generators))
         new = dict(zip(self.going, choose(logits, said, self.how, dice), strict=True))
         for text, token in new.items():
             self.texts[text].append(token)
-        full = (row for row, n in enumerate(self.cache.lengths) if n == self.window)
+        if self._ahead and guessed not in new.values():
+            self.cache.lengths[0] -= len(self._ahead)  # what was read behind a wrong guess is forgotten
+            self._ahead.clear()
+        full = (row for row, n in enumerate(self.cache.lengths) if n == self.window and not self._ahead)
         self._unread = {row: self.texts[self.going[row]][-kept_context(self.window) :] for row in full}
         return new
+
+    def _read_on(self) -> None:
+        """Scores of the next token and, behind the guess, of those after it."""
+        with evaluating(self.model):
+            self._read(self._unread)
+            last, guess = [self.texts[text][-1] for text in self.going], []
+            if self.guess and len(self.going) == 1:
+                guess = list(self.guess(self.texts[self.going[0]]))[: self.window - 1 - self.cache.lengths[0]]
+            idx = torch.tensor([[token, *guess] for token in last], device=self.cache.k.device)  # (B, 1 + guessed)
+            logits = self.model(idx, cache=self.cache)[0]  # (B, 1 + guessed, V)
+        self._ahead.extend(zip(logits.unbind(1), [*guess, None], strict=True))
 
     def end(self, text: int) -> None:
         """Leave this text out from the next step on."""
         rows = [row for row, other in enumerate(self.going) if other != text]
         self._unread = {new: self._unread[row] for new, row in enumerate(rows) if row in self._unread}
         self.cache.keep(rows)
+        self._ahead.clear()
         self.going = [self.going[row] for row in rows]
 
     def _read(self, contexts: Mapping[int, Sequence[int]]) -> None:

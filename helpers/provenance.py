@@ -1,6 +1,7 @@
 """Which words of a text are the book's: every verbatim stretch, with its speaker and line."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -52,6 +53,11 @@ class VerbatimIndex:
         ids = self.tokenizer.encode(text)
         begins = _begins(self.tokenizer, ids)
         return [Span(begins[s], begins[e], *self.place(place)) for s, e, place in self.token_spans(ids)]
+
+    def goes_on(self, ids: Sequence[int], n: int = 15) -> list[int]:
+        """What the book says, in up to n tokens, where the last `min_length` of `ids` first stand in it; or nothing."""
+        first = self._places.get(tuple(ids[-self.min_length :]), [len(self.tokens)])[0] + self.min_length
+        return self.tokens[first : first + n]
 
     def place(self, token: int) -> tuple[int, str]:
         """Line and speaker of the book's token of that number, or of the first word behind it if it is a line break."""

@@ -158,7 +158,7 @@ class Served:
         model = self.model(request.weights, request.device)
         now = Answers([Answer(request.prompt) for _ in range(samples)])
         began = told = time.perf_counter()
-        writing = Writing(model, [ids] * samples, how, dice, self.window)
+        writing = Writing(model, [ids] * samples, how, dice, self.window, guess=self.index.goes_on)
         for pieces in stream_text(writing, self.tokenizer.token_bytes, new_tokens):
             for text, piece in zip(now.texts, pieces, strict=True):
                 text.new += piece

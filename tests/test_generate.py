@@ -1,5 +1,7 @@
 """Generation: the cache changes nothing, the dice are one's own, and the settings do what they say."""
 
+import random
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -115,8 +117,8 @@ def test_generation_leaves_the_model_as_it_was(tokens):
 PROMPTS = ([3], [1, 2, 3, 4, 5], [7, 8], [1, 2, 3, 4, 5], list(range(16)))  # the last fills the context
 
 
-def written(model, prompts, n, how, seeds, window=None) -> list[list[int]]:
-    writing = Writing(model, prompts, how, [torch.Generator().manual_seed(s) for s in seeds], window)
+def written(model, prompts, n, how, seeds, window=None, guess=None) -> list[list[int]]:
+    writing = Writing(model, prompts, how, [torch.Generator().manual_seed(s) for s in seeds], window, guess)
     for _ in range(n):
         writing.step()
     return writing.texts
@@ -147,6 +149,58 @@ def test_a_text_does_not_change_when_its_neighbours_end():
     assert writing.going == [1, 3]
     assert [writing.texts[i] for i in (1, 3)] == [whole[i] for i in (1, 3)]
     assert len(writing.texts[2]) == 2
+
+
+def passes(model) -> list[int]:
+    """Grows by the width of every forward pass of the model from now on."""
+    widths = []
+    model.register_forward_pre_hook(lambda _, args: widths.append(args[0].size(1)))
+    return widths
+
+
+@pytest.mark.parametrize("window", [1, 3, 16])
+@pytest.mark.parametrize(
+    "how", [Sampling(temperature=0), Sampling(1.5), Sampling(1.5, top_k=5), Sampling(0, repetition_penalty=2)]
+)
+def test_a_guess_changes_nothing_that_is_said(window, how):
+    model, rng = tiny_gpt(seed=2, scale=5.0), random.Random(0)
+    (plain,) = written(model, [[3]], 60, how, [7], window)
+    guesses = {
+        "right": lambda ids: plain[len(ids) :][:5],
+        "wrong": lambda ids: [(token + 1) % 50 for token in plain[len(ids) :][:5]],
+        "half right": lambda ids: [rng.choice([token, 0]) for token in plain[len(ids) :][:9]],
+        "none": lambda _: [],
+    }
+    for name, guess in guesses.items():
+        assert written(model, [[3]], 60, how, [7], window, guess) == [plain], name
+
+
+def test_a_right_guess_saves_passes_and_a_wrong_one_costs_none():
+    how = Sampling(temperature=0)
+    (plain,) = written(tiny_gpt(seed=2, scale=5.0), [[3]], 15, how, [0])
+    right = [*plain, 0]
+    wrong = [token + 1 for token in right]
+    for guessed, expected in ((right, [6, 6, 4]), (wrong, [6] * 11 + [5, 4, 3, 2])):  # the context of 16 is full then
+        model = tiny_gpt(seed=2, scale=5.0)
+        widths = passes(model)
+        assert written(model, [[3]], 15, how, [0], guess=lambda ids, of=guessed: of[len(ids) :][:5]) == [plain]
+        assert widths == expected
+
+
+def test_only_a_text_that_is_alone_reads_guesses():
+    model, how = tiny_gpt(seed=2, scale=5.0), Sampling(1.5)
+    whole = written(model, PROMPTS[:2], 30, how, range(2))
+    widths = passes(model)
+    dice = [torch.Generator().manual_seed(s) for s in range(2)]
+    writing = Writing(model, PROMPTS[:2], how, dice, guess=lambda ids: whole[1][len(ids) :][:4])
+    for _ in range(5):
+        writing.step()
+    assert widths == [1] * 5
+    writing.end(0)
+    for _ in range(25):
+        writing.step()
+    assert writing.texts[1] == whole[1]
+    assert max(widths) == 5
 
 
 def test_a_repetition_penalty_takes_from_what_was_said():

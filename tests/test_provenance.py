@@ -27,6 +27,16 @@ def test_a_stretch_is_found_whole_with_line_and_speaker(fools):
     assert fools.spans("sooner") == fools.spans("moon ") == fools.spans("") == []
 
 
+def test_a_book_goes_on_where_a_stretch_first_stands(fools):
+    def goes_on(text: str, n: int = 15) -> str:
+        return fools.tokenizer.decode(fools.goes_on(fools.tokenizer.encode(text), n))
+
+    assert goes_on("mice, and we are", n=4) == " its"
+    assert goes_on("The moon is ") == "a loaf,\nand we "
+    assert goes_on("is late") == ".\n"  # the book ends
+    assert goes_on("is late.\n") == goes_on("is tame") == goes_on("moon") == goes_on("") == ""
+
+
 def test_the_share_counts_characters_behind_the_prompt(fools):
     text = "The moon is in it"
     spans = fools.spans(text)

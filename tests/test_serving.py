@@ -96,6 +96,15 @@ def test_the_same_request_gives_the_same_texts_whatever_runs_beside_it(served):
     assert len({tuple(t) for t in found.values()}) == 4
 
 
+def test_one_text_alone_is_guessed_from_the_book_and_stays_the_same(served, sample):
+    widths, opening = [], sample[: sample.index("\n", 80)]
+    hook = served.model("fp32", "cpu").register_forward_pre_hook(lambda _, args: widths.append(args[0].size(1)))
+    alone = texts(last(served, opening, samples=1, seed=5))
+    hook.remove()
+    assert widths[0] == 1 + 15  # the prompt's last token and what follows in the book
+    assert alone == texts(last(served, opening, samples=2, seed=5))[:1]  # two texts read no guesses
+
+
 def test_answers_grow_and_the_last_is_complete(served):
     steps = [(a.new_tokens, a.texts[0].new) for a in served.answers(Request("The bell", new_tokens=40), every=0)]
     assert [n for n, _ in steps] == list(range(1, 41))
