@@ -82,9 +82,10 @@ class Writing:
     generators: a seeded CPU generator for each text makes it repeatable, whatever else runs beside it.
     window: the context to use, `block_size` unless told; a model trained on shorter windows knows no later
     positions, so pass what it was trained with. When the context is full, its newer half is read again.
-    guess: ids -> what may come next (`VerbatimIndex.goes_on`). A text that is alone reads its guess in the same pass
-    as its last token and keeps as much as it would have chosen anyway: the same text, from fewer passes (speculative
-    decoding, Leviathan et al. 2022; guesses looked up in a text: REST, He et al. 2023).
+    guess: ids -> ids, of the model's own vocabulary, that may come next (`VerbatimIndex.goes_on`). A text that is
+    alone reads its guess in the same pass as its last token and keeps as much of it as it chooses itself: the same
+    text, up to the rounding of wider products, from fewer passes (speculative decoding, Leviathan et al. 2022; guesses
+    looked up in a text: REST, He et al. 2023).
     Raises ValueError for an empty prompt or one longer than the window.
     """
 
@@ -142,7 +143,9 @@ class Writing:
         self._ahead.extend(zip(logits.unbind(1), [*guess, None], strict=True))
 
     def end(self, text: int) -> None:
-        """Leave this text out from the next step on."""
+        """Leave this text out from the next step on, if it has not ended already."""
+        if text not in self.going:
+            return
         rows = [row for row, other in enumerate(self.going) if other != text]
         self._unread = {new: self._unread[row] for new, row in enumerate(rows) if row in self._unread}
         self.cache.keep(rows)

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 from helpers.tokenizer import BPETokenizer
 
@@ -55,9 +55,14 @@ class VerbatimIndex:
         return [Span(begins[s], begins[e], *self.place(place)) for s, e, place in self.token_spans(ids)]
 
     def goes_on(self, ids: Sequence[int], n: int = 15) -> list[int]:
-        """What the book says, in up to n tokens, where the last `min_length` of `ids` first stand in it; or nothing."""
-        first = self._places.get(tuple(ids[-self.min_length :]), [len(self.tokens)])[0] + self.min_length
-        return self.tokens[first : first + n]
+        """What the book says, in up to n tokens, behind the last `min_length` or more of `ids`; [] if it has them not.
+
+        Of several places, that which shares most with the end of `ids`, and of equals the first.
+        """
+        places = self._places.get(tuple(ids[-self.min_length :]), [])
+        ends = (place + self.min_length for place in places)
+        end = max(ends, key=lambda end: self._shared(ids, end), default=len(self.tokens))
+        return self.tokens[end : end + n]
 
     def place(self, token: int) -> tuple[int, str]:
         """Line and speaker of the book's token of that number, or of the first word behind it if it is a line break."""
@@ -74,6 +79,11 @@ class VerbatimIndex:
         while start + n < len(ids) and place + n < len(self.tokens) and ids[start + n] == self.tokens[place + n]:
             n += 1
         return n
+
+    def _shared(self, ids: Sequence[int], end: int, most: int = 64) -> int:
+        """How many of the last tokens of `ids` are those of the book up to `end`, counted up to `most`."""
+        pairs = zip(reversed(ids[-most:]), reversed(self.tokens[max(0, end - most) : end]), strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def verbatim_share(text: str, spans: list[Span], given: int = 0) -> float:

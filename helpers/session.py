@@ -73,8 +73,7 @@ class Session:
         other = [f"{k}={saved.get(k)}" for k in ("profile", "sha256", "excerpt") if saved.get(k) != self.meta[k]]
         if other:
             raise CheckpointError(f"{self.folder} is of another run ({', '.join(other)}): choose another --out")
-        for note in self.trainer.resume(checkpoint):
-            self.say(f"note: {note}")
+        self.trainer.resume(checkpoint)
         self.say(f"resumed after step {self.trainer.steps_done}")
         self.measured = dict(saved["whole_corpus"])
         self.log = RunLog.resume(log_file, self.trainer.steps_done) if main else RunLog()

@@ -53,11 +53,13 @@ class Trainer:
         self.optimizers = build_optimizers(model, recipe, runtime.half)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
         self.steps_done = 0
+        self._machine_before: dict[str, Any] = {}  # that of the checkpoint, in a resumed run
 
     def prepare(self) -> list[str]:
         """Compile where it pays, fit the micro-batch into the memory, connect the processes; a sentence for each.
 
-        A first batch is tried out and thrown away: what cannot work fails here, and no step is slowed by it.
+        And one for each difference that keeps a resumed run from ending with the very same bits. A first batch is
+        tried out and thrown away: what cannot work fails here, and no step is slowed by it.
         """
         said, plain = [], self._loss_of
         self.micro_batch = asked = min(self.micro_batch, -(-self.recipe.batch_size // self.group.world))
@@ -82,7 +84,9 @@ class Trainer:
             cards = [self.group.local_rank] if self.runtime.device.type == "cuda" else None
             self._loss_of = nn.parallel.DistributedDataParallel(self._loss_of, device_ids=cards)
             said.append(f"{self.group.world} processes share the {self.recipe.batch_size} windows of a step")
-        return said
+        now, before = self._machine(), self._machine_before
+        changed = (k for k in now if k in before and before[k] != now[k])
+        return said + [f"resumed: {k} was {before[k]} and is {now[k]}, equal in kind, not in bits" for k in changed]
 
     def _try_out(self) -> None:
         self.model.zero_grad(set_to_none=True)  # what an attempt that failed left behind
@@ -164,14 +168,19 @@ class Trainer:
     def _machine(self) -> dict[str, Any]:
         """What must stay the same for a resumed run to end with the same bits."""
         runtime = self.runtime
-        split = {"windows a pass": self.micro_batch, "processes": self.group.world}
-        return {"device": runtime.device.type, "dtype": str(runtime.dtype), "threads": torch.get_num_threads(), **split}
+        return {
+            "device": runtime.device.type,
+            "dtype": str(runtime.dtype),
+            "threads": torch.get_num_threads(),
+            "compiled": self.compiled,
+            "windows a pass": self.micro_batch,
+            "processes": self.group.world,
+        }
 
-    def resume(self, folder: str | Path) -> list[str]:
-        """Go on exactly where the checkpoint in `folder` stopped.
+    def resume(self, folder: str | Path) -> None:
+        """Go on exactly where the checkpoint in `folder` stopped; CheckpointError if it is of another run.
 
-        Returns a sentence for each difference that keeps the run from ending with the very same bits (another
-        device, dtype or thread count). Raises CheckpointError if the checkpoint is of another run.
+        `prepare`, called after it, says what differs on this machine.
         """
         state = read_training(folder)
         mine = {**asdict(self.recipe), "seed": self.windows.seed}
@@ -191,5 +200,4 @@ class Trainer:
         for i, rng in enumerate(state["cuda_rng"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(rng, i)
         self.steps_done = state["step"]
-        before, now = state["machine"], self._machine()
-        return [f"{k} was {before[k]} and is {now[k]}: equal in kind, not in bits" for k in now if before[k] != now[k]]
+        self._machine_before = state["machine"]

@@ -158,13 +158,14 @@ def passes(model) -> list[int]:
     return widths
 
 
-@pytest.mark.parametrize("window", [1, 3, 16])
+@pytest.mark.parametrize("window", [1, 3, 16])  # a window of 1 has no room for a guess
+@pytest.mark.parametrize("prompt", [[3], list(range(16))])
 @pytest.mark.parametrize(
     "how", [Sampling(temperature=0), Sampling(1.5), Sampling(1.5, top_k=5), Sampling(0, repetition_penalty=2)]
 )
-def test_a_guess_changes_nothing_that_is_said(window, how):
-    model, rng = tiny_gpt(seed=2, scale=5.0), random.Random(0)
-    (plain,) = written(model, [[3]], 60, how, [7], window)
+def test_a_guess_changes_nothing_that_is_said(window, prompt, how):
+    model, rng, prompt = tiny_gpt(seed=2, scale=5.0), random.Random(0), prompt[:window]
+    (plain,) = written(model, [prompt], 60, how, [7], window)
     guesses = {
         "right": lambda ids: plain[len(ids) :][:5],
         "wrong": lambda ids: [(token + 1) % 50 for token in plain[len(ids) :][:5]],
@@ -172,14 +173,14 @@ def test_a_guess_changes_nothing_that_is_said(window, how):
         "none": lambda _: [],
     }
     for name, guess in guesses.items():
-        assert written(model, [[3]], 60, how, [7], window, guess) == [plain], name
+        assert written(model, [prompt], 60, how, [7], window, guess) == [plain], name
 
 
 def test_a_right_guess_saves_passes_and_a_wrong_one_costs_none():
     how = Sampling(temperature=0)
     (plain,) = written(tiny_gpt(seed=2, scale=5.0), [[3]], 15, how, [0])
     right = [*plain, 0]
-    wrong = [token + 1 for token in right]
+    wrong = [(token + 1) % 50 for token in right]
     for guessed, expected in ((right, [6, 6, 4]), (wrong, [6] * 11 + [5, 4, 3, 2])):  # the context of 16 is full then
         model = tiny_gpt(seed=2, scale=5.0)
         widths = passes(model)
@@ -192,13 +193,22 @@ def test_only_a_text_that_is_alone_reads_guesses():
     whole = written(model, PROMPTS[:2], 30, how, range(2))
     widths = passes(model)
     dice = [torch.Generator().manual_seed(s) for s in range(2)]
-    writing = Writing(model, PROMPTS[:2], how, dice, guess=lambda ids: whole[1][len(ids) :][:4])
+    guesses = iter(["right", "wrong"] * 99)
+    offset = {"right": 0, "wrong": 1}
+    writing = Writing(
+        model,
+        PROMPTS[:2],
+        how,
+        dice,
+        guess=lambda ids: [(t + offset[kind]) % 50 for kind in [next(guesses)] for t in whole[1][len(ids) :][:4]],
+    )
     for _ in range(5):
         writing.step()
     assert widths == [1] * 5
     writing.end(0)
     for _ in range(25):
         writing.step()
+        writing.end(0)  # it has ended: nothing happens
     assert writing.texts[1] == whole[1]
     assert max(widths) == 5
 

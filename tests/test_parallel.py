@@ -63,7 +63,7 @@ def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path):
     victim.send_signal(signal.SIGTERM)  # torchrun hands it on
     victim.communicate(timeout=120)
     out = finish(start(1, folder, "--steps", "12", "--resume"))
-    assert re.search(r"note: processes was 2 and is 1.*resumed after step \d+", out, flags=re.S)
+    assert re.search(r"resumed after step \d+.*resumed: processes was 2 and is 1", out, flags=re.S)
     assert losses(folder) == pytest.approx(losses(alone), abs=1e-3), "sums in another order, amplified step by step"
 
 

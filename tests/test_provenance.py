@@ -32,7 +32,8 @@ def test_a_book_goes_on_where_a_stretch_first_stands(fools):
         return fools.tokenizer.decode(fools.goes_on(fools.tokenizer.encode(text), n))
 
     assert goes_on("mice, and we are", n=4) == " its"
-    assert goes_on("The moon is ") == "a loaf,\nand we "
+    assert goes_on("The moon is ") == "a loaf,\nand we "  # the first of two equals
+    assert goes_on("cat?\nThe moon is ") == "late.\n"  # the longer of two
     assert goes_on("is late") == ".\n"  # the book ends
     assert goes_on("is late.\n") == goes_on("is tame") == goes_on("moon") == goes_on("") == ""
 

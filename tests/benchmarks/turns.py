@@ -15,6 +15,8 @@ def take_turns(module: str, names: Sequence[str], times: int, *args: object) -> 
     for _ in range(times):
         for name in names:
             line = [sys.executable, "-m", f"tests.benchmarks.{module}", name, *map(str, args)]
-            done = subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True)
+            done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"error: {' '.join(line[2:])} failed:\n{done.stderr}")
             turns[name].append(json.loads(done.stdout.splitlines()[-1]))
     return turns
