@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from helpers.runtime import evaluating
 from helpers.windows import kept_context
 
+Guess = Callable[[Sequence[int]], Sequence[int]]  # a text so far -> the tokens that may come next
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -82,7 +84,7 @@ class Writing:
     generators: a seeded CPU generator for each text makes it repeatable, whatever else runs beside it.
     window: the context to use, `block_size` unless told; a model trained on shorter windows knows no later
     positions, so pass what it was trained with. When the context is full, its newer half is read again.
-    guess: ids -> ids, of the model's own vocabulary, that may come next (`VerbatimIndex.goes_on`). A text that is
+    guess: names what may come next, in the model's own vocabulary (`VerbatimIndex.goes_on`). A text that is
     alone reads its guess in the same pass as its last token and keeps as much of it as it chooses itself: the same
     text, up to the rounding of wider products, from fewer passes (speculative decoding, Leviathan et al. 2022; guesses
     looked up in a text: REST, He et al. 2023).
@@ -96,7 +98,7 @@ class Writing:
         how: Sampling = Sampling(),
         generators: Sequence[torch.Generator | None] | None = None,
         window: int | None = None,
-        guess: Callable[[Sequence[int]], Sequence[int]] | None = None,
+        guess: Guess | None = None,
     ) -> None:
         longest = model.config.block_size
         self.window = longest if window is None else window
@@ -174,18 +176,20 @@ def generate(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
     window: int | None = None,
+    guess: Guess | None = None,
 ) -> Tensor:
     """idx: (B, T) prompts -> (B, T + max_new_tokens); one row a sample, so repeat a prompt for several.
 
     temperature 0 is greedy. generator: a seeded CPU generator of your own makes the texts repeatable, together.
-    window: as in `Writing`, which does the work, and can give each text its own generator and its own length.
+    window, guess: as in `Writing`, which does the work, and can give each text its own generator and its own length.
     Raises ValueError for an empty prompt, one longer than the window, or sampling values that make no sense.
     """
     if idx.ndim != 2 or idx.size(1) == 0:
         raise ValueError(f"generate needs a prompt of at least one token, as (B, T); it was given {tuple(idx.shape)}")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens={max_new_tokens} must not be negative")
-    writing = Writing(model, idx.tolist(), Sampling(temperature, top_k, top_p), [generator] * idx.size(0), window)
+    how, dice = Sampling(temperature, top_k, top_p), [generator] * idx.size(0)
+    writing = Writing(model, idx.tolist(), how, dice, window, guess)
     for _ in range(max_new_tokens):
         writing.step()
     return torch.tensor(writing.texts, device=idx.device)

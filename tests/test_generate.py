@@ -1,6 +1,7 @@
 """Generation: the cache changes nothing, the dice are one's own, and the settings do what they say."""
 
 import random
+from itertools import cycle
 
 import pytest
 import torch
@@ -188,20 +189,27 @@ def test_a_right_guess_saves_passes_and_a_wrong_one_costs_none():
         assert widths == expected
 
 
+def test_generate_takes_a_guess(tokens):
+    model = tiny_gpt(seed=2, scale=5.0)
+    plain = generate(model, tokens[None, :4], 12, temperature=0)
+    widths = passes(model)
+    said = generate(model, tokens[None, :4], 12, temperature=0, guess=lambda ids: plain[0, len(ids) :].tolist())
+    assert torch.equal(said, plain)
+    assert len(widths) == 1
+
+
 def test_only_a_text_that_is_alone_reads_guesses():
     model, how = tiny_gpt(seed=2, scale=5.0), Sampling(1.5)
     whole = written(model, PROMPTS[:2], 30, how, range(2))
     widths = passes(model)
     dice = [torch.Generator().manual_seed(s) for s in range(2)]
-    guesses = iter(["right", "wrong"] * 99)
-    offset = {"right": 0, "wrong": 1}
-    writing = Writing(
-        model,
-        PROMPTS[:2],
-        how,
-        dice,
-        guess=lambda ids: [(t + offset[kind]) % 50 for kind in [next(guesses)] for t in whole[1][len(ids) :][:4]],
-    )
+    offsets = cycle((0, 1))  # right, wrong, right, …
+
+    def guess(ids):
+        offset = next(offsets)
+        return [(token + offset) % 50 for token in whole[1][len(ids) :][:4]]
+
+    writing = Writing(model, PROMPTS[:2], how, dice, guess=guess)
     for _ in range(5):
         writing.step()
     assert widths == [1] * 5

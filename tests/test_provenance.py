@@ -27,7 +27,7 @@ def test_a_stretch_is_found_whole_with_line_and_speaker(fools):
     assert fools.spans("sooner") == fools.spans("moon ") == fools.spans("") == []
 
 
-def test_a_book_goes_on_where_a_stretch_first_stands(fools):
+def test_a_book_goes_on_where_most_of_the_text_stands(fools):
     def goes_on(text: str, n: int = 15) -> str:
         return fools.tokenizer.decode(fools.goes_on(fools.tokenizer.encode(text), n))
 

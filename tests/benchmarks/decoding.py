@@ -21,7 +21,7 @@ import torch
 
 from helpers.config import GPTConfig, Recipe
 from helpers.data import gpt2_tokenizer, load_corpus
-from helpers.generate import Sampling, Writing, generate
+from helpers.generate import generate
 from helpers.model import GPT
 from helpers.provenance import VerbatimIndex
 from helpers.quantize import ready_to_write
@@ -75,14 +75,6 @@ def without_cache(model: GPT, idx: torch.Tensor) -> torch.Tensor:
     return idx
 
 
-def with_guesses(model: GPT, idx: torch.Tensor, index: VerbatimIndex) -> torch.Tensor:
-    """What `generate` writes, with the book's continuation read ahead."""
-    writing = Writing(model, idx.tolist(), Sampling(temperature=0), guess=index.goes_on)
-    for _ in range(NEW):
-        writing.step()
-    return torch.tensor(writing.texts)
-
-
 def contestant(name: str, model: GPT, index: VerbatimIndex) -> Callable[[torch.Tensor], torch.Tensor]:
     """A function of the prompt (1, PROMPT) that adds NEW tokens."""
     who, dtype = name.split(", ")
@@ -92,10 +84,8 @@ def contestant(name: str, model: GPT, index: VerbatimIndex) -> Callable[[torch.T
         return lambda idx: theirs.generate(idx, attention_mask=torch.ones_like(idx), **how)
     if who == "without a cache":
         return lambda idx: without_cache(model, idx)
-    ready = ready_to_write(model, dtype)
-    if who == "ours":
-        return lambda idx: generate(ready, idx, NEW, temperature=0)
-    return lambda idx: with_guesses(ready, idx, index)
+    ready, guess = ready_to_write(model, dtype), index.goes_on if who == "ours with guesses" else None
+    return lambda idx: generate(ready, idx, NEW, temperature=0, guess=guess)
 
 
 def run() -> dict:
