@@ -24,7 +24,7 @@ RUN := .venv/bin/python
 env: .venv/.ready
 endif
 
-.PHONY: help env data run-all test lint refresh bench demo space clean
+.PHONY: help env data run-all test test-cpus lint refresh bench demo space clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ lint: | env  ## ruff over code and notebooks
 test: lint | env  ## unit tests, notebook structure, and every committed output compared by nbval
 	rm -rf build/test-runs
 	RUNS_DIR=build/test-runs $(RUN) -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout 600
+
+test-cpus: run-all  ## what picks a fast path, and notebooks 05 and 06, as older processors would run them
+	$(RUN) -m tests.cpus
 
 refresh: | env  ## re-make the committed outputs (demo profile) and README's figure, and nothing else does
 	@$(RUN) -m helpers.execute refresh $(SOURCES)

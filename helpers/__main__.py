@@ -43,7 +43,7 @@ def train(args: argparse.Namespace) -> None:
     trainer = new_trainer(experiment, study.tokens, study.tokenizer.n_vocab, args.seed, args.device, group)
     config, floor = trainer.model.config, loss_floor(study.tokens, recipe.window, recipe.policy).mean
 
-    say("\n".join((*trainer.runtime.reasons, f"threads: {threads}")))
+    say("\n".join((*trainer.reasons, f"threads: {threads}")))
     parameters = sum(p.numel() for p in trainer.model.parameters())
     say(f"{parameters:,} parameters, {len(study.tokens):,} tokens of {corpus.name}")
     say(f"{recipe.steps} steps, {trainer.windows.steps_per_epoch:.1f} an epoch")

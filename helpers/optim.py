@@ -1,21 +1,26 @@
 """Optimizers and learning-rate schedules."""
 
 import math
+from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from helpers.config import Recipe
+from helpers.runtime import WORTH_IT, Runtime, seconds_of
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, Jordan et al. 2024
 
 
 class Muon(torch.optim.Muon):
     """torch.optim.Muon (Jordan et al. 2024), with matrices of equal shape orthogonalised together.
 
     GPT-2's 48 hidden matrices have three shapes up to transposition: 15 batched products a shape instead of 15 a
-    matrix. dtype: of these products; bf16 unless told, fp16 where a card only emulates bf16 (T4).
+    matrix. dtype: of these products, which need no more than 16 bits; `muon_dtype` knows what is fast here.
     """
 
-    def __init__(self, params, lr: float, weight_decay: float, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, params, lr: float, weight_decay: float, dtype: torch.dtype) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay)
         self.dtype = dtype
 
@@ -33,7 +38,8 @@ class Muon(torch.optim.Muon):
         lr, momentum = group["lr"], group["momentum"]
         grads = [p.grad for p in params]
         for p in params:
-            self.state[p].setdefault("momentum_buffer", torch.zeros_like(p.grad))
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
         buffers = [self.state[p]["momentum_buffer"] for p in params]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         updates = torch._foreach_lerp(grads, buffers, momentum)  # Nesterov
@@ -41,7 +47,8 @@ class Muon(torch.optim.Muon):
         if self.dtype == torch.float16:  # which would lose small numbers before the iteration scales them
             lying = [u / u.norm().clamp(min=group["eps"]) for u in lying]
         even = orthogonalize(torch.stack([u.to(self.dtype) for u in lying]), group["ns_coefficients"], group["eps"])
-        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        if group["weight_decay"]:
+            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
         for p, u in zip(params, even, strict=True):
             rows, columns = p.shape
             p.add_(u.T if rows > columns else u, alpha=-lr * math.sqrt(max(1, rows / columns)))
@@ -60,23 +67,53 @@ def orthogonalize(x: Tensor, coefficients: tuple[float, float, float], eps: floa
     return x
 
 
+def muon_dtype(matrices: Sequence[Tensor], runtime: Runtime) -> tuple[torch.dtype, str]:
+    """The dtype in which Muon orthogonalises `matrices` fastest on this machine, and why.
+
+    A GPU's tensor cores decide on a GPU. On a CPU one iteration is timed, for the largest shape: processors that lack
+    bf16 emulate it, many times slower than fp32.
+    """
+    if runtime.device.type != "cpu":
+        half = torch.float16 if runtime.dtype == torch.float16 else torch.bfloat16
+        return half, f"Muon in {str(half).removeprefix('torch.')}: as this GPU multiplies"
+    rows, columns = max((min(m.shape), max(m.shape)) for m in matrices)
+    alike = sum({rows, columns} == set(m.shape) for m in matrices)
+    gain = _bf16_gain(max(1, min(alike, int(1e9 / (4 * rows * rows * columns)))), rows, columns)  # about a GFLOP
+    if gain >= WORTH_IT:
+        return torch.bfloat16, f"Muon in bf16: {gain:.1f} times as fast here as in fp32"
+    return torch.float32, f"Muon in fp32: bf16 takes {1 / gain:.1f} times as long here"
+
+
+@cache
+def _bf16_gain(n: int, rows: int, columns: int) -> float:
+    stack, seconds = torch.randn(n, rows, columns, generator=torch.Generator().manual_seed(0)), []
+    for dtype in (torch.float32, torch.bfloat16):
+        seconds.append(seconds_of(lambda dtype=dtype: orthogonalize(stack.to(dtype), COEFFICIENTS, 1e-7, steps=1)))
+    return seconds[0] / seconds[1]
+
+
+def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What Muon takes, by name: 2-D weights that are neither an embedding table nor the head."""
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    return {
+        name: p
+        for name, p in model.named_parameters()
+        if p.ndim == 2 and id(p) not in tables and not name.startswith("lm_head")
+    }
+
+
 def build_optimizers(
-    model: nn.Module, recipe: Recipe, dtype: torch.dtype = torch.bfloat16
+    model: nn.Module, recipe: Recipe, dtype: torch.dtype = torch.float32
 ) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2019) for the whole model, or Muon, computing in `dtype`, beside it.
 
-    Muon takes the hidden matrices: 2-D weights that are neither an embedding table nor the head. Biases and gains
-    are never decayed. Every parameter group remembers its peak rate as `peak_lr`.
+    Muon takes the hidden matrices. Biases and gains are never decayed. Every parameter group remembers its peak rate
+    as `peak_lr`.
     """
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    hidden, matrices, vectors = [], [], []
-    for name, p in model.named_parameters():
-        if p.ndim < 2:
-            vectors.append(p)
-        elif recipe.optimizer == "muon" and id(p) not in tables and not name.startswith("lm_head"):
-            hidden.append(p)
-        else:
-            matrices.append(p)
+    by_muon = hidden_matrices(model) if recipe.optimizer == "muon" else {}
+    hidden = list(by_muon.values())
+    rest = [p for name, p in model.named_parameters() if name not in by_muon]
+    matrices, vectors = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]
     groups = [dict(params=matrices, weight_decay=recipe.weight_decay), dict(params=vectors, weight_decay=0.0)]
     groups = [g for g in groups if g["params"]]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)]

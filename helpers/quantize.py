@@ -2,22 +2,21 @@
 
 import copy
 import threading
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from helpers.checkpoint import WEIGHTS, CheckpointError, load_checkpoint, read_meta, save_checkpoint
 from helpers.config import GPTConfig
+from helpers.kernels import Product, fastest, int8_product
 from helpers.model import GPT
 
 FORMATS = ("fp32", "bf16", "int8")  # what weights can be served in
-_PACKING = threading.Lock()  # several requests may meet a model that has not been used yet
+_FIRST_USE = threading.Lock()  # several requests may meet a model that has not been used yet
 
 
 def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,74 +25,36 @@ def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x / scale).round_().to(torch.int8), scale
 
 
-def _integer_product(x: Tensor, packed: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """int8 (M, in) and a packed (out, in) -> float32 (M, out): exact sums of integers, column n times scale[n].
-
-    oneDNN leaves a product of 256 numbers or fewer to its reference code, up to fifty times slower: a few empty rows
-    make it larger.
-    """
-    M = len(x)
-    if (lacking := 256 // len(scale) + 1 - M) > 0:
-        x = F.pad(x, (0, 0, 0, lacking))
-    return torch.ops.onednn.qlinear_pointwise(
-        x, 1.0, 0, packed, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
-    )[:M]
-
-
-@cache
-def has_integer_kernel() -> bool:
-    """Whether PyTorch's int8 kernel (oneDNN's) is there on this CPU, and exact at the largest values too."""
-    x, w = torch.full((2, 256), 127, dtype=torch.int8), torch.full((64, 256), -127, dtype=torch.int8)
-    try:
-        found = _integer_product(x, torch.ops.onednn.qlinear_prepack(w, None), torch.ones(64), torch.zeros(64).int())
-    except (AttributeError, RuntimeError):
-        return False
-    return bool((found == -127 * 127 * 256).all())
-
-
 class Int8Linear(nn.Module):
     """y = x W^T + b with W in 8 bits, row by row: about weight * scale, (out, in) int8 times (out, 1) float32.
 
-    On a CPU with an int8 kernel the rows of x are rounded to 8 bits as well and the product is an exact sum of
-    integers, so a row's result does not depend on its neighbours. Elsewhere W is multiplied out for each product.
+    How it multiplies is found out with the first x, by timing (`kernels.fastest`), unless `way` names it.
     """
+
+    way: str | None = None
 
     def __init__(self, shape: torch.Size, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.register_buffer("weight", torch.empty(shape, dtype=torch.int8))
         self.register_buffer("scale", torch.empty(shape[0], 1))
         self.bias = bias
-        self._packed: tuple[Tensor, ...] | None = None  # weight (here no longer), scale and zeros, as the kernel wants
+        self._product: Product | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
-        if x.device.type != "cpu" or not has_integer_kernel():
-            self.unpack()
-            return F.linear(x, (self.weight * self.scale).to(x.dtype), self.bias)
-        if self._packed is None:
-            self._pack()
-        q, x_scale = round_rows(x.flatten(0, -2))  # (M, in), (M, 1)
-        y = _integer_product(q, *self._packed).mul_(x_scale)  # (M, out)
+        product = self._product or self._packed()
+        y = product(x.flatten(0, -2))  # (M, out)
         y = y if self.bias is None else y.add_(self.bias)
         return y.view(*x.shape[:-1], -1)
 
-    def _pack(self) -> None:
-        with _PACKING:
-            if self._packed is None:  # else another thread was faster
-                packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
-                self._packed = packed, self.scale.flatten(), torch.zeros(len(self.scale), dtype=torch.int32)
-                self._forget()
-
-    def _forget(self) -> None:
-        self.weight = self.weight.new_empty(0)  # one copy is enough
-
-    def unpack(self) -> None:
-        """Bring `weight` back, to save it or to move it to another device."""
-        if self._packed is not None:
-            self.weight, self._packed = self._packed[0].to_dense().t().contiguous(), None
+    def _packed(self) -> Product:
+        with _FIRST_USE:
+            if self._product is None:  # else another thread was faster
+                self._product = int8_product(self.weight, self.scale, self.way)
+        return self._product
 
     def _apply(self, fn, recurse: bool = True) -> nn.Module:  # what .to(device) calls
-        self.unpack()
+        self._product = None
         return super()._apply(fn, recurse)
 
 
@@ -107,13 +68,6 @@ class Int8Table(Int8Linear):
     def head(self, x: Tensor) -> Tensor:
         """(…, in) -> a score for each row, (…, out)."""
         return super().forward(x)
-
-    def _forget(self) -> None:
-        """Rows are still to be read from it."""
-
-    def unpack(self) -> None:
-        """Let go of the kernel's own order; `weight` is there."""
-        self._packed = None
 
 
 class TiedHead(nn.Module):
@@ -145,10 +99,11 @@ def _hollow(config: GPTConfig) -> GPT:
     return model
 
 
-def quantize_int8(model: GPT) -> GPT:
+def quantize_int8(model: GPT, way: str | None = None) -> GPT:
     """A copy for inference, on the CPU, with every matrix and table in 8 bits, the tied table once.
 
-    Each row has a scale of its own; biases and LayerNorms stay in float32.
+    Each row has a scale of its own; biases and LayerNorms stay in float32. way: one of kernels.WAYS to multiply by;
+    the fastest here unless told.
     """
     state = {}
     for name, p in model.named_parameters():
@@ -157,11 +112,21 @@ def quantize_int8(model: GPT) -> GPT:
             state[name], state[name.removesuffix("weight") + "scale"] = round_rows(p)
         else:
             state[name] = p.clone()
-    return _filled(_hollow(model.config), state)
+    return _filled(_hollow(model.config), state, way)
 
 
-def _filled(model: GPT, state: dict[str, Tensor]) -> GPT:
+def products_of(model: GPT) -> list[str]:
+    """How each kind of matrix of an int8 model is multiplied here, and why; a sentence each."""
+    matrices = [m for m in model.modules() if type(m) is Int8Linear] + [model.transformer.wte]
+    shapes = sorted({(*m.weight.shape, m.weight.device.type) for m in matrices})
+    return [fastest(n_in, n_out, device)[1] for n_out, n_in, device in shapes]
+
+
+def _filled(model: GPT, state: dict[str, Tensor], way: str | None) -> GPT:
     model.load_state_dict(state, strict=True, assign=True)
+    for module in model.modules():
+        if isinstance(module, Int8Linear):
+            module.way = way
     return model.eval().requires_grad_(False)
 
 
@@ -175,7 +140,7 @@ class _OneRowLinear(nn.Linear):
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], -1)
 
 
-def ready_to_write(model: GPT, weights: str = "fp32") -> GPT:
+def ready_to_write(model: GPT, weights: str = "fp32", way: str | None = None) -> GPT:
     """A copy for inference, its weights in one of FORMATS and, on a CPU, laid out for one token at a time.
 
     Same values (rounded where the format says so), same results; a single row reads each matrix once, and that
@@ -184,7 +149,7 @@ def ready_to_write(model: GPT, weights: str = "fp32") -> GPT:
     if weights not in FORMATS:
         raise ValueError(f"weights={weights!r} is none of {', '.join(FORMATS)}")
     if weights == "int8":
-        return quantize_int8(model).to(model.transformer.ln_f.weight.device)
+        return quantize_int8(model, way).to(model.transformer.ln_f.weight.device)
     twin = copy.deepcopy(model).eval().requires_grad_(False)
     twin.to(torch.bfloat16 if weights == "bf16" else torch.float32)
     if twin.lm_head.weight.device.type != "cpu":
@@ -202,14 +167,11 @@ def ready_to_write(model: GPT, weights: str = "fp32") -> GPT:
 
 def save_int8(folder: str | Path, model: GPT, meta: dict[str, Any]) -> Path:
     """Write a model that `quantize_int8` made as a checkpoint: int8, scales and the rest as safetensors."""
-    for module in model.modules():
-        if isinstance(module, Int8Linear):
-            module.unpack()
     return save_checkpoint(folder, model, {**meta, "weights": "int8"})
 
 
-def load_to_write(folder: str | Path, weights: str = "fp32") -> tuple[GPT, dict[str, Any]]:
-    """The model of a checkpoint, ready to write in one of FORMATS, and its meta.json.
+def load_to_write(folder: str | Path, weights: str = "fp32", way: str | None = None) -> tuple[GPT, dict[str, Any]]:
+    """The model of a checkpoint, ready to write in one of FORMATS, and its meta.json. way: as in `quantize_int8`.
 
     A checkpoint that `save_int8` wrote is served as it is. Raises CheckpointError as `load_checkpoint` does, and
     where 8 bits are asked to be 16 or 32.
@@ -217,10 +179,10 @@ def load_to_write(folder: str | Path, weights: str = "fp32") -> tuple[GPT, dict[
     meta = read_meta(folder)
     if meta.get("weights") != "int8":
         model, meta = load_checkpoint(folder, GPT)
-        return ready_to_write(model, weights), meta
+        return ready_to_write(model, weights, way), meta
     if weights != "int8":
         raise CheckpointError(f"{folder} holds 8-bit weights; {weights} needs the checkpoint that they were made of")
     try:
-        return _filled(_hollow(GPTConfig(**meta["config"])), load_file(Path(folder) / WEIGHTS)), meta
+        return _filled(_hollow(GPTConfig(**meta["config"])), load_file(Path(folder) / WEIGHTS), way), meta
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is damaged ({error}): quantise again") from error

@@ -3,12 +3,16 @@
 import importlib.util
 import os
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
+
+WORTH_IT = 1.3  # times as fast as fp32 that another dtype must be, measured, to be taken
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,6 @@ class Runtime:
     dtype: torch.dtype
     reasons: tuple[str, ...]
     compiles: bool = False  # whether torch.compile pays here
-
-    @property
-    def half(self) -> torch.dtype:
-        """The 16-bit dtype for products that need no more: Muon's, whatever the model's own."""
-        return torch.float16 if self.dtype == torch.float16 else torch.bfloat16
 
     def autocast(self) -> AbstractContextManager:
         """The context in which forward passes run; it does nothing at fp32."""
@@ -78,10 +77,41 @@ def pick_dtype(device: torch.device, large: bool) -> tuple[torch.dtype, str]:
         return torch.float32, "fp32: at this size it is the fastest, and the steadiest"
     if device.type == "mps":
         return torch.bfloat16, "bf16: Apple GPUs have it"
-    asks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    if any(ask() for ask in asks if ask is not None):
-        return torch.bfloat16, "bf16: this CPU multiplies it in hardware"
-    return torch.float32, "fp32: this CPU has no bf16 in hardware"
+    gain = bf16_gain(256, 768, 3072)
+    if gain >= WORTH_IT:
+        return torch.bfloat16, f"bf16: a product takes this CPU 1/{gain:.1f} of the time in fp32"
+    return torch.float32, f"fp32: a product in bf16 takes this CPU {1 / gain:.1f} times as long"
+
+
+@cache
+def bf16_gain(rows: int, n_in: int, n_out: int) -> float:
+    """How many times as fast as in fp32 this CPU multiplies (rows, n_in) and (n_in, n_out) in bf16; measured once."""
+    seconds = []
+    for dtype in (torch.float32, torch.bfloat16):
+        x, weight = torch.ones(rows, n_in, dtype=dtype), torch.ones(n_out, n_in, dtype=dtype)
+        seconds.append(seconds_of(lambda x=x, weight=weight: x @ weight.T))
+    return seconds[0] / seconds[1]
+
+
+def seconds_of(way: Callable[[], object], device: str = "cpu", within: float = 0.02) -> float:
+    """What one call takes: the shortest of a few, after one that is not counted, in about `within` seconds."""
+    way()
+    best, end = float("inf"), time.perf_counter() + within
+    while best == float("inf") or time.perf_counter() < end:
+        synchronize(device)
+        start = time.perf_counter()
+        way()
+        synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def synchronize(device: str) -> None:
+    """Wait until a GPU has done what it was told; a CPU has."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
 
 
 def pick_compile(device: torch.device, large: bool) -> tuple[bool, str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from helpers.checkpoint import CheckpointError, load_checkpoint, load_weights, read_training, save_checkpoint
 from helpers.config import IGNORE, Recipe
-from helpers.optim import beta1, build_optimizers, lr_share
+from helpers.optim import Muon, beta1, build_optimizers, hidden_matrices, lr_share, muon_dtype
 from helpers.parallel import Group
 from helpers.runlog import Step
 from helpers.runtime import Runtime
@@ -50,7 +50,11 @@ class Trainer:
         self.micro_batch = recipe.batch_size // recipe.accumulation  # windows in one forward pass
         self._loss_of: nn.Module = _LossOf(model)
         self.compiled = False
-        self.optimizers = build_optimizers(model, recipe, runtime.half)
+        self.reasons, dtype = runtime.reasons, torch.float32  # for what was chosen by itself; of Muon's products
+        if recipe.optimizer == "muon":
+            dtype, why = muon_dtype([*hidden_matrices(model).values()], runtime)
+            self.reasons += (why,)
+        self.optimizers = build_optimizers(model, recipe, dtype)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
         self.steps_done = 0
         self._machine_before: dict[str, Any] = {}  # that of the checkpoint, in a resumed run
@@ -172,6 +176,7 @@ class Trainer:
             "device": runtime.device.type,
             "dtype": str(runtime.dtype),
             "threads": torch.get_num_threads(),
+            "muon": next((str(o.dtype).removeprefix("torch.") for o in self.optimizers if isinstance(o, Muon)), None),
             "compiled": self.compiled,
             "windows a pass": self.micro_batch,
             "processes": self.group.world,
@@ -192,8 +197,12 @@ class Trainer:
         if other:
             raise CheckpointError(f"{folder} is of another run ({'; '.join(other)}); use another folder with --out")
         load_weights(folder, self.model)
+        same_device = state["machine"]["device"] == self.runtime.device.type
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+            if isinstance(optimizer, Muon) and state["machine"].get("muon") and same_device:
+                optimizer.dtype = getattr(torch, state["machine"]["muon"])  # timed once a run: bits depend on it
+                self.reasons = (*self.runtime.reasons, f"Muon in {state['machine']['muon']}: as this run began")
         if state["scaler"]:  # empty where the run so far needed no loss scaling
             self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from helpers import optim, runtime
 from helpers.config import Recipe
-from helpers.optim import Muon, beta1, build_optimizers, lr_share, orthogonalize
-from tests.conftest import tiny_gpt
+from helpers.optim import Muon, beta1, build_optimizers, lr_share, muon_dtype, orthogonalize
+from helpers.runtime import Runtime
+from tests.conftest import CPU, tiny_gpt
 
 RECIPE = {"steps": 100, "window": 8, "batch_size": 4}
 
@@ -89,7 +91,10 @@ def matrices() -> list[torch.nn.Parameter]:
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_muon_is_torchs_muon_a_shape_at_a_time(weight_decay):
     ours, theirs = matrices(), matrices()
-    optimizers = Muon(ours, 0.02, weight_decay), torch.optim.Muon(theirs, lr=0.02, weight_decay=weight_decay)
+    optimizers = (
+        Muon(ours, 0.02, weight_decay, dtype=torch.bfloat16),
+        torch.optim.Muon(theirs, lr=0.02, weight_decay=weight_decay),
+    )
     for step in range(5):
         for a, b in zip(ours, theirs, strict=True):
             a.grad = torch.randn(a.shape, generator=torch.Generator().manual_seed(step))
@@ -114,11 +119,56 @@ def test_orthogonalizing_evens_out_singular_values_and_keeps_directions(dtype):
     assert off_diagonal.abs().max() < 0.1
 
 
+@pytest.mark.parametrize(
+    ("gain", "dtype", "says"),
+    [
+        (6.0, torch.bfloat16, "6.0 times as fast"),
+        (1.0, torch.float32, "1.0 times as long"),
+        (0.14, torch.float32, "7.1"),
+    ],
+)
+def test_on_a_cpu_the_clock_chooses_muons_dtype(monkeypatch, gain, dtype, says):
+    asked = []
+    monkeypatch.setattr(optim, "_bf16_gain", lambda *shape: asked.append(shape) or gain)
+    chosen, why = muon_dtype(matrices(), CPU)
+    assert chosen == dtype
+    assert says in why
+    assert asked == [(4, 8, 32)], "the largest of its shapes, as many as are alike, either way round"
+
+
+def test_on_a_gpu_the_hardware_chooses_muons_dtype():
+    for dtype, half in ((torch.float16, torch.float16), (torch.bfloat16, torch.bfloat16)):
+        assert muon_dtype(matrices(), Runtime(torch.device("cuda"), dtype, ()))[0] == half
+
+
+def test_the_dtype_that_is_chosen_is_the_faster_here():
+    """Really timed: neither choice may cost more than the margin that decides it."""
+    optim._bf16_gain.cache_clear()
+    x = [torch.randn(128, 512, generator=torch.Generator().manual_seed(0)) for _ in range(8)]
+    chosen, _ = muon_dtype(x, CPU)
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        stack = torch.stack(x).to(dtype)
+        seconds[dtype] = runtime.seconds_of(lambda s=stack: orthogonalize(s, optim.COEFFICIENTS, 1e-7), within=0.3)
+    assert seconds[chosen] < 2 * min(seconds.values())
+
+
+def test_no_buffer_is_made_anew_at_every_step(monkeypatch):
+    params, made, zeros_like = matrices(), [], torch.zeros_like
+    optimizer = Muon(params, 0.02, 0.0, dtype=torch.float32)
+    monkeypatch.setattr(torch, "zeros_like", lambda t, **kw: made.append(t.shape) or zeros_like(t, **kw))
+    for step in range(3):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(step))
+        optimizer.step()
+    assert len(made) == len(params), "one momentum a matrix, with the first step"
+
+
 def test_a_matrix_without_a_gradient_is_left_alone():
     first, second = matrices()[:2]
     first.grad = torch.ones_like(first)
     before = second.clone()
-    Muon([first, second], 0.02, 0.1).step()
+    Muon([first, second], 0.02, 0.1, dtype=torch.float32).step()
     assert torch.equal(second, before)
 
 

@@ -1,28 +1,31 @@
 """Eight bits: what is stored is small, what is computed is exact, and what was saved comes back."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers import quantize
+from helpers import kernels
 from helpers.checkpoint import CheckpointError, save_checkpoint
 from helpers.generate import generate
 from helpers.memorization import corpus_loss
-from helpers.quantize import FORMATS, load_to_write, quantize_int8, ready_to_write, round_rows, save_int8
+from helpers.quantize import FORMATS, load_to_write, products_of, quantize_int8, ready_to_write, round_rows, save_int8
 from tests.conftest import same, tiny_gpt
 
 IDX = torch.tensor([[1, 2, 3, 49, 7], [8, 9, 0, 0, 11]])
 
 
-@pytest.fixture(params=["integer kernel", "multiplied out"])
-def path(request, monkeypatch):
-    """Both ways to multiply with 8-bit weights; the first only where this CPU has it."""
-    if request.param == "multiplied out":
-        monkeypatch.setattr(quantize, "has_integer_kernel", lambda: False)
-    elif not quantize.has_integer_kernel():
-        pytest.skip("this CPU has no exact int8 kernel in PyTorch")
+HERE = kernels.ways_here(64, 64, "cpu")
+INTEGERS = [name for name in HERE if issubclass(kernels.WAYS[name], kernels._Integers)]
+
+
+@pytest.fixture(params=[None, *kernels.WAYS])
+def path(request):
+    """What this machine chooses by itself (None), and every way to multiply that it has."""
+    if request.param and request.param not in HERE:
+        pytest.skip(f"PyTorch has no {request.param} on this machine")
     return request.param
 
 
@@ -39,13 +42,13 @@ def test_rounding_is_off_by_half_a_step_at_most():
 def test_logits_are_near_those_of_full_precision(path):
     model = tiny_gpt(seed=2, scale=3.0, n_embd=64)
     with torch.no_grad():
-        exact, rounded = model(IDX)[0], quantize_int8(model)(IDX)[0]
+        exact, rounded = model(IDX)[0], quantize_int8(model, path)(IDX)[0]
     assert not torch.equal(exact, rounded)
     assert (exact - rounded).std() < 0.03 * exact.std(), path
 
 
 def test_a_text_does_not_depend_on_its_neighbours_or_its_cache(path):
-    model = quantize_int8(tiny_gpt(seed=2, scale=5.0))
+    model = quantize_int8(tiny_gpt(seed=2, scale=5.0), path)
     together = generate(model, IDX, 30, temperature=0)
     for row, alone in zip(together, IDX, strict=True):
         assert torch.equal(row, generate(model, alone[None], 30, temperature=0)[0]), path
@@ -53,29 +56,72 @@ def test_a_text_does_not_depend_on_its_neighbours_or_its_cache(path):
 
 def test_the_first_requests_may_come_together(path):
     model = tiny_gpt(seed=2, scale=5.0)
-    alone = quantize_int8(model)(IDX)[0]
+    alone = quantize_int8(model, path)(IDX)[0]
     for _ in range(5):
-        fresh = quantize_int8(model)
+        fresh = quantize_int8(model, path)
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(lambda _, fresh=fresh: fresh(IDX)[0], range(8)))
         assert all(torch.equal(logits, alone) for logits in found), path
 
 
-def test_the_integer_kernel_adds_exactly():
-    if not quantize.has_integer_kernel():
-        pytest.skip("this CPU has no exact int8 kernel in PyTorch")
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integer_kernels_add_exactly_and_agree_to_the_last_bit(name):
+    """So which of them is the fastest decides about seconds, never about a word."""
     g = torch.Generator().manual_seed(0)
-    w = torch.randint(-127, 128, (40, 300), generator=g, dtype=torch.int8)
-    for rows in (1, 3, 64):
-        x = torch.randint(-127, 128, (rows, 300), generator=g, dtype=torch.int8)
-        packed = torch.ops.onednn.qlinear_prepack(w, None)
-        found = quantize._integer_product(x, packed, torch.ones(40), torch.zeros(40).int())
-        assert torch.equal(found.long(), x.long() @ w.long().t())
+    for rows, n_in, n_out in ((1, 300, 40), (3, 300, 513), (64, 3072, 70)):
+        w = torch.randint(-127, 128, (n_out, n_in), generator=g, dtype=torch.int8)
+        kernel = kernels.WAYS[name](w, torch.ones(n_out, 1))
+        assert kernel.levels in (127, 63)
+        q = torch.randint(-kernel.levels, kernel.levels + 1, (rows, n_in), generator=g)
+        assert torch.equal(kernel.product(q.float()).double(), (q @ w.long().t()).float().double())
+        x, scale = torch.randn(rows, n_in, generator=g), torch.rand(n_out, 1, generator=g)
+        x[0] = 0
+        found = [kernels.WAYS[other](w, scale) for other in INTEGERS]
+        alike = [product(x) for product in found if product.levels == kernel.levels]
+        assert all(torch.equal(y, kernels.WAYS[name](w, scale)(x)) for y in alike)
+        assert all(torch.equal(product(x)[-1:], product(x[-1:])) for product in found), "a row asks no neighbour"
+
+
+SHAPES = [(768, 3072), (3072, 768), (768, 768), (768, 50257), (128, 384), (128, 1932)]
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), SHAPES)
+def test_the_way_that_is_taken_is_no_slower_than_the_plain_one(n_in, n_out):
+    """As it was timed, once, here: the first edition took oneDNN's reference code, a thousand times slower."""
+    name, why = kernels.fastest(n_in, n_out)
+    seconds = kernels.timed(n_in, n_out, "cpu")
+    assert all(mine <= plain for mine, plain in zip(seconds[name], seconds["multiplied out"], strict=True))
+    assert why.startswith(f"{n_in:,} -> {n_out:,}: {name}, ")
+    assert kernels.fastest(n_in, n_out) == (name, why), "timed once"
+
+
+def test_the_choice_follows_the_clock(monkeypatch):
+    def seconds(**ways):
+        monkeypatch.setattr(kernels, "timed", lambda *_: {"multiplied out": (2.0, 20.0), **ways})
+        return kernels.fastest(768, 768)[0]
+
+    assert seconds() == "multiplied out"
+    assert seconds(fbgemm=(1.0, 10.0), onednn=(1.5, 5.0)) == "fbgemm"
+    assert seconds(fbgemm=(1.9, 10.0), onednn=(1.5, 5.0)) == "onednn"
+    assert seconds(onednn=(1.0, 3890.0)) == "multiplied out", "fast for one row, reference code for many"
+    assert seconds(onednn=(39.0, 1.0)) == "multiplied out", "and the other way round"
+
+
+def test_timing_takes_milliseconds():
+    kernels.timed.cache_clear()
+    start = time.perf_counter()
+    kernels.timed(128, 384, "cpu")
+    assert time.perf_counter() - start < 3, "the ways times the rows times 20 ms, and the packing"
+
+
+def test_every_shape_of_a_model_says_how_it_is_multiplied():
+    said = products_of(quantize_int8(tiny_gpt(n_embd=64)))
+    assert {s.split(":")[0] for s in said} == {"64 -> 192", "64 -> 64", "64 -> 256", "256 -> 64", "64 -> 50"}
 
 
 def test_every_matrix_is_stored_in_8_bits_and_once(tmp_path, path):
     model = tiny_gpt(seed=2, n_embd=64)
-    small = quantize_int8(model)
+    small = quantize_int8(model, path)
     generate(small, IDX, 2)  # which lays matrices out for the kernel
     state = load_file(save_int8(tmp_path / "int8", small, {}) / "model.safetensors")
     matrices = [p for p in model.parameters() if p.ndim == 2]
@@ -87,11 +133,11 @@ def test_every_matrix_is_stored_in_8_bits_and_once(tmp_path, path):
 
 
 def test_what_was_saved_computes_the_same_bits(tmp_path, path):
-    small = quantize_int8(tiny_gpt(seed=2, scale=3.0))
+    small = quantize_int8(tiny_gpt(seed=2, scale=3.0), path)
     with torch.no_grad():
         before = small(IDX)[0]
         save_int8(tmp_path / "int8", small, {"window": 16})
-        again, meta = load_to_write(tmp_path / "int8", "int8")
+        again, meta = load_to_write(tmp_path / "int8", "int8", path)
         assert torch.equal(again(IDX)[0], before), path
         assert torch.equal(small(IDX)[0], before)
     assert (meta["weights"], meta["window"]) == ("int8", 16)

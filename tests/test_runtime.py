@@ -1,10 +1,12 @@
 """Choices of device and dtype, and the reasons that come with them."""
 
+import time
+
 import pytest
 import torch
 
 from helpers import runtime
-from helpers.runtime import Runtime, free_cores, pick_device, pick_dtype, pick_runtime, set_up
+from helpers.runtime import Runtime, free_cores, pick_device, pick_dtype, pick_runtime, seconds_of, set_up
 
 
 @pytest.mark.parametrize(
@@ -25,14 +27,24 @@ def test_the_compute_capability_decides_the_dtype(monkeypatch, capability, dtype
     assert says in why
 
 
-def test_a_cpu_uses_bf16_for_large_models_where_it_has_it(monkeypatch):
+def test_a_cpu_uses_bf16_for_large_models_where_it_is_measured_to_be_faster(monkeypatch):
     cpu = torch.device("cpu")
     assert pick_dtype(cpu, large=False)[0] == torch.float32
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert pick_dtype(cpu, large=True)[0] == torch.bfloat16
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
-    assert pick_dtype(cpu, large=True)[0] == torch.float32
+    for gain, dtype, says in ((7.0, torch.bfloat16, "1/7.0 of the time"), (0.14, torch.float32, "7.1 times as long")):
+        monkeypatch.setattr(runtime, "bf16_gain", lambda *_, gain=gain: gain)
+        chosen, why = pick_dtype(cpu, large=True)
+        assert chosen == dtype
+        assert says in why
+    monkeypatch.setattr(runtime, "bf16_gain", lambda *_: 1.1)
+    assert pick_dtype(cpu, large=True)[0] == torch.float32, "as fast is not worth the rounding"
+
+
+def test_the_shortest_of_several_calls_counts_and_the_first_does_not():
+    waits = [0.2, 0.03, 0.001, 0.03]
+    seconds = seconds_of(lambda: time.sleep(waits.pop(0) if waits else 0.03), within=0.2)
+    assert 0.001 <= seconds < 0.02
+    assert not waits
+    assert 0.05 <= seconds_of(lambda: time.sleep(0.05), within=0.0) < 0.2, "a slow one is called twice, and no more"
 
 
 def test_every_choice_comes_with_its_reason():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from helpers import optim
 from helpers.checkpoint import CheckpointError
 from helpers.runlog import RunLog, Step, read_log, stop_step
 from helpers.runtime import Runtime
@@ -15,6 +16,20 @@ from tests.conftest import CPU, same, tiny_trainer
 
 def weights(trainer) -> list[torch.Tensor]:
     return [p.detach().clone() for p in trainer.model.parameters()]
+
+
+def test_a_resumed_run_keeps_the_dtype_that_was_timed_when_it_began(tokens, tmp_path, monkeypatch):
+    """A second timing, on a busy minute, might choose another, and the bits would not be the same."""
+    monkeypatch.setattr(optim, "_bf16_gain", lambda *_: 9.0)
+    first = tiny_trainer(tokens)
+    assert first.reasons[-1] == "Muon in bf16: 9.0 times as fast here as in fp32"
+    save_checkpoint(tmp_path / "c", first.model, {}, first.training_state())
+    monkeypatch.setattr(optim, "_bf16_gain", lambda *_: 0.1)
+    on = tiny_trainer(tokens)
+    on.resume(tmp_path / "c")
+    assert on.optimizers[-1].dtype == torch.bfloat16
+    assert on.reasons[-1] == "Muon in bfloat16: as this run began"
+    assert on.prepare() == []
 
 
 def test_a_step_reports_what_it_did(tokens):

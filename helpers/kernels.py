@@ -1,0 +1,186 @@
+"""Products with 8-bit weights: the ways that PyTorch has on this machine, and the fastest of them, found by timing.
+
+Which way is fast depends on the processor, by factors of a thousand: a kernel that is exact everywhere can be
+reference code on the next machine. So none is taken unseen, and none that is slower than weights multiplied out.
+"""
+
+import math
+import threading
+import warnings
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from helpers.runtime import seconds_of
+
+TOKEN, PROMPT = 1, 64  # rows of x that a way is timed with: what writing and what reading multiply
+COLUMNS = 8192  # a wider matrix is timed by so many of its columns
+_PACKING = threading.Lock()  # PyTorch's choice of engine, and its warnings, belong to all threads
+
+
+class MultipliedOut:
+    """The plain way: the weights in full precision again, made once; then a product as any other."""
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        """weight: int8 (out, in); scale: float32 (out, 1)."""
+        self.weight = (weight * scale).t().contiguous().t()  # column after column: a single row reads that fastest
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(M, in) -> (M, out)."""
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class _Integers:
+    """The rows of x in 8 bits too, each with its own scale: exact sums of integers, whatever stands in other rows.
+
+    Activations are unsigned (levels + 1 is added, and taken away again inside), as x86 processors multiply them.
+    Without VNNI they add pairs in 16 bits, which overflows at the largest values; half the range fits. So `levels` is
+    the larger of 127 and 63 with which the extremes come out exactly.
+    """
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        self.levels = self.exact_levels()
+        self.pack(weight, scale.flatten())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        step = x.abs().amax(-1, keepdim=True).float().mul_(1 / self.levels).clamp_(min=1e-30)  # (M, 1)
+        return self.product((x / step).round_()).mul_(step).to(x.dtype)
+
+    levels: int
+
+    @classmethod
+    @cache
+    def exact_levels(cls) -> int:
+        """RuntimeError if the kernel is exact at neither level."""
+        weight, scale = torch.full((64, 256), -127, dtype=torch.int8), torch.ones(64)
+        for levels in (127, 63):
+            kernel = cls.__new__(cls)
+            kernel.levels = levels
+            kernel.pack(weight, scale)
+            if bool((kernel.product(torch.full((2, 256), float(levels))) == -127 * levels * 256).all()):
+                return levels
+        raise RuntimeError(f"{cls.__name__} does not add exactly on this machine")
+
+    def pack(self, weight: Tensor, scale: Tensor) -> None:
+        """Lay int8 (out, in) and float32 (out,) out as the kernel wants them."""
+        raise NotImplementedError
+
+    def product(self, x: Tensor) -> Tensor:
+        """float32 (M, in), whole numbers from -levels to levels -> float32 (M, out): integer sums times scale."""
+        raise NotImplementedError
+
+
+class Onednn(_Integers):
+    """oneDNN's kernel. Signed activations would be exact too, and run in its reference code where there is no AMX."""
+
+    def pack(self, weight: Tensor, scale: Tensor) -> None:
+        self.packed = torch.ops.onednn.qlinear_prepack(weight, None)
+        self.scale, self.zeros = scale, torch.zeros(len(scale), dtype=torch.int32)
+
+    def product(self, x: Tensor) -> Tensor:
+        u8 = x.add(self.levels + 1).to(torch.uint8)
+        none = (None, 1.0, 0, torch.float32, "none", [], "")  # no bias, no second scale, float32 out, no activation
+        return torch.ops.onednn.qlinear_pointwise(u8, 1.0, self.levels + 1, self.packed, self.scale, self.zeros, *none)
+
+
+class Fbgemm(_Integers):
+    """FBGEMM's kernel, the fastest for single rows on every x86 processor tried; it rounds and multiplies in one call.
+
+    It is packed from a quantized tensor, a type that PyTorch will remove (pytorch/pytorch issue 184982). From then on
+    it is one way less to choose from.
+    """
+
+    def pack(self, weight: Tensor, scale: Tensor) -> None:
+        with _PACKING, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor")
+            zeros = torch.zeros(len(scale), dtype=torch.int64)
+            quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
+            before = torch.backends.quantized.engine
+            torch.backends.quantized.engine = "fbgemm"
+            try:
+                self.packed = torch.ops.quantized.linear_prepack(quantized, None)
+            finally:
+                torch.backends.quantized.engine = before
+
+    def product(self, x: Tensor) -> Tensor:
+        return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x, 1.0, self.levels + 1, self.packed)
+
+
+class WeightOnly:
+    """PyTorch's kernel that multiplies bf16 with int8 as it is: on any CPU, Apple's and NVIDIA's GPUs."""
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        self.weight, self.scale = weight, scale.flatten().bfloat16()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch._weight_int8pack_mm(x.bfloat16(), self.weight, self.scale).to(x.dtype)
+
+
+Product = MultipliedOut | Fbgemm | Onednn | WeightOnly
+WAYS: dict[str, type[Product]] = {
+    "multiplied out": MultipliedOut,
+    "fbgemm": Fbgemm,
+    "onednn": Onednn,
+    "weight only": WeightOnly,
+}
+
+
+def ways_here(n_in: int, n_out: int, device: str) -> dict[str, Product]:
+    """Each of WAYS that this machine has for a matrix (n_out, n_in), packed with random weights.
+
+    What raises is left out, and what is off by more than rounding.
+    """
+    g = torch.Generator().manual_seed(0)
+    weight = torch.randint(-127, 128, (n_out, n_in), generator=g, dtype=torch.int8).to(device)
+    scale, x = torch.full((n_out, 1), 0.01, device=device), torch.randn(3, n_in, generator=g).to(device)
+    found: dict[str, Product] = {}
+    for name, way in WAYS.items():
+        if issubclass(way, _Integers) and device != "cpu":
+            continue
+        try:
+            product = way(weight, scale)
+            y = product(x)
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+            continue
+        exact = found["multiplied out"](x) if found else y
+        if (y - exact).norm() <= 0.03 * exact.norm():
+            found[name] = product
+    return found
+
+
+@cache
+def timed(n_in: int, n_out: int, device: str) -> dict[str, tuple[float, float]]:
+    """Seconds of each way here, for a row and for PROMPT rows of x times a matrix (n_out, n_in); measured once."""
+    columns = min(n_out, COLUMNS)
+    rows = [torch.ones(n, n_in, device=device) for n in (TOKEN, PROMPT)]  # no random number is drawn: runs repeat
+    products = ways_here(n_in, columns, device)
+    with torch.no_grad():
+        seconds = {name: [seconds_of(lambda p=p, x=x: p(x), device) for x in rows] for name, p in products.items()}
+    return {name: (a * n_out / columns, b * n_out / columns) for name, (a, b) in seconds.items()}
+
+
+def fastest(n_in: int, n_out: int, device: str = "cpu") -> tuple[str, str]:
+    """The way to take for a matrix (n_out, n_in), and why.
+
+    Of those that are faster than the plain way with one row, and no slower with PROMPT rows: the one that reads
+    PROMPT tokens at once and then writes as many, one at a time, in the shortest time. The plain way if none is.
+    """
+    seconds = timed(n_in, n_out, device)
+    plain = seconds["multiplied out"]
+    better = {name: s for name, s in seconds.items() if s[0] < plain[0] and s[1] <= plain[1]}
+    name = min(better, key=lambda way: PROMPT * better[way][0] + better[way][1], default="multiplied out")
+    if name != "multiplied out":
+        gain = (before / now for before, now in zip(plain, seconds[name], strict=True))
+        why = "{:.1f} times as fast as multiplied out for one row, {:.1f} for {}".format(*gain, PROMPT)
+    else:
+        rival = min((s[0] for way, s in seconds.items() if way != name), default=math.inf)
+        why = f"the best other way takes {rival / plain[0]:.1f} times as long for one row, or longer for {PROMPT}"
+    return name, f"{n_in:,} -> {n_out:,}: {name}, {why}"
+
+
+def int8_product(weight: Tensor, scale: Tensor, way: str | None = None) -> Product:
+    """What multiplies with int8 (out, in) times float32 (out, 1): by one of WAYS, or by the fastest of them here."""
+    n_out, n_in = weight.shape
+    return WAYS[way or fastest(n_in, n_out, weight.device.type)[0]](weight, scale)

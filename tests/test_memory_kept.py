@@ -1,0 +1,47 @@
+"""A short training, and whether what it learnt survives eight bits, whichever way this machine multiplies."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from helpers import kernels
+from helpers.config import PROFILES
+from helpers.experiment import new_trainer
+from helpers.generate import generate
+from helpers.memorization import corpus_loss, recall
+from helpers.quantize import quantize_int8
+
+PASSAGE = 600  # tokens
+
+
+@pytest.fixture(scope="module")
+def learnt(gpt2, sample):
+    """The demo model, some ten seconds old: it knows the scene's first tokens by heart."""
+    small = gpt2.restricted_to(sample)
+    tokens = torch.tensor(small.encode(sample))[:PASSAGE]
+    experiment = replace(PROFILES["demo"].main)
+    trainer = new_trainer(experiment, tokens, small.n_vocab, 1337, "cpu", steps=90, batch_size=4, window=64)
+    losses = [step.loss for step in trainer.steps()]
+    assert losses[-1] < 0.6 < 6 < losses[0], "it has learnt something"
+    return trainer.model.eval(), tokens
+
+
+def test_muon_learns_in_the_dtype_that_was_chosen(learnt):
+    model, tokens = learnt
+    assert recall(model, tokens, 16, 16, places=200).verbatim > 0.5
+
+
+@pytest.mark.parametrize("way", kernels.WAYS)
+def test_eight_bits_keep_the_memory(learnt, way):
+    """Recall within a point, loss within 0.01 nats per token, of fp32."""
+    if way not in kernels.ways_here(64, 64, "cpu"):
+        pytest.skip(f"PyTorch has no {way} on this machine")
+    model, tokens = learnt
+    small = quantize_int8(model, way)
+    assert corpus_loss(small, tokens, 64).mean == pytest.approx(corpus_loss(model, tokens, 64).mean, abs=0.01)
+    before, after = (recall(m, tokens, 16, 16, places=500).verbatim for m in (model, small))
+    assert after >= before - 0.01
+    idx = tokens[None, :16]
+    exact, rounded = (generate(m, idx, 48, temperature=0) for m in (model, small))
+    assert (exact == rounded).float().mean() > 0.9
