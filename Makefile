@@ -11,6 +11,7 @@ RUNS := $(if $(filter /%,$(RUNS_DIR)),$(RUNS_DIR),$(DRIVE)$(or $(RUNS_DIR),runs)
 SOURCES := $(sort $(wildcard notebooks/*.ipynb))
 EXECUTED := $(SOURCES:notebooks/%=$(OUT)/%)
 HELPERS := $(wildcard helpers/*.py) data/sample.txt
+LIMIT := $(if $(CELL_LIMIT),--cell-limit $(CELL_LIMIT))
 
 # Without PYTHON=, everything is installed into .venv. With it (Colab, Kaggle, conda), only what is missing, never torch.
 ifeq ($(CONDA_DEFAULT_ENV),gpt2-by-heart)
@@ -28,7 +29,8 @@ endif
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  PROFILE=demo (default), laptop or t4; PYTHON=python to use your own interpreter"
+	@echo "  PROFILE=demo (default), laptop or t4; PYTHON=python to use your own interpreter;"
+	@echo "  CELL_LIMIT=seconds that a notebook's cell may take before it counts as hanging"
 
 env:  ## install what the series needs (the other targets do this by themselves)
 
@@ -51,7 +53,7 @@ $(RUNS)/.started:
 
 # An executed notebook depends on its source, the helpers, and the one before it (05 reads 04's checkpoint).
 $(OUT)/%.ipynb: notebooks/%.ipynb $(HELPERS) | env
-	@$(RUN) -m helpers.execute run $< $@ --profile $(PROFILE)
+	@$(RUN) -m helpers.execute run $< $@ --profile $(PROFILE) $(LIMIT)
 
 previous :=
 define after_previous
@@ -66,13 +68,14 @@ lint: | env  ## ruff over code and notebooks
 
 test: lint | env  ## unit tests, notebook structure, and every committed output compared by nbval
 	rm -rf build/test-runs
-	RUNS_DIR=build/test-runs $(RUN) -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout 600
+	RUNS_DIR=build/test-runs $(RUN) -m pytest -p helpers.watch_tests tests notebooks \
+		--nbval --nbval-current-env --nbval-cell-timeout $(or $(CELL_LIMIT),600)
 
 test-cpus: run-all  ## what picks a fast path, and notebooks 05 and 06, as older processors would run them
 	$(RUN) -m tests.cpus
 
 refresh: | env  ## re-make the committed outputs (demo profile) and README's figure, and nothing else does
-	@$(RUN) -m helpers.execute refresh $(SOURCES)
+	@$(RUN) -m helpers.execute refresh $(SOURCES) $(LIMIT)
 	@cp "$(RUNS)/figures/04_full_size.png" data/runs/full-size.png
 
 bench: | env  ## the benchmarks of tests/benchmarks, each against a named peer in the same run

@@ -4,55 +4,159 @@
 """
 
 import argparse
+import asyncio
+import inspect
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TextIO
 
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from helpers.config import pick_profile
-from helpers.runs import ROOT
+from helpers.kernel import Kernel, name_cells
+from helpers.runs import ROOT, read_json, write_json
+from helpers.watch import USUAL, Watch, Work, hang_message, usual_of, usual_seconds
 
 VOLATILE = (  # metadata that differs from run to run
     "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.widgets metadata.language_info.version"
 )
 
 
+CELL_LIMIT = {"demo": 1800.0, "laptop": 4 * 3600.0, "t4": 12 * 3600.0}  # seconds that one cell may take
+
+
 class NotebookError(RuntimeError):
     """A notebook that did not run to its end; the message holds the traceback and says where to look."""
 
 
-def run_notebook(source: Path, target: Path, profile: str | None = None) -> float:
+class WatchedClient(PapermillNotebookClient):
+    """papermill's client, which tells a watch what runs. seconds: filled, those of each cell by its id."""
+
+    def __init__(
+        self, nb_man: Any, watch: Watch, usual: dict[str, Any], limit: float, seconds: dict[str, float], **options: Any
+    ) -> None:
+        super().__init__(nb_man, **options)
+        self.watch, self.usual, self.limit, self.seconds = watch, usual, limit, seconds
+        self.kernel = Kernel(self._interrupt)
+        code = [index for index, cell in enumerate(self.nb.cells) if _runs(cell)]
+        self.names = {index: f"cell {number}/{len(code)}" for number, index in enumerate(code, 1)}
+
+    def papermill_execute_cells(self) -> None:
+        """Greet the kernel, then run the cells."""
+        try:
+            self.wait_for_reply(self.kc.execute(self.kernel.greeting, silent=True, store_history=False))
+            self.kernel.greeted()
+            super().papermill_execute_cells()
+        finally:
+            self.kernel.close()
+
+    def execute_cell(self, cell: nbformat.NotebookNode, cell_index: int, **options: Any) -> nbformat.NotebookNode:
+        """Run a cell under the watch."""
+        if not _runs(cell):
+            return super().execute_cell(cell, cell_index, **options)
+        usual = usual_of(self.usual, cell.get("id"))
+        self.watch.begin(Work(self.names[cell_index], cell.source, usual, self.limit, self.kernel))
+        try:
+            return super().execute_cell(cell, cell_index, **options)
+        finally:
+            self.seconds[cell.get("id")] = self.watch.end()
+
+    def process_message(self, *message: Any, **options: Any) -> nbformat.NotebookNode | None:
+        """Handle a message of the kernel; what it prints can be followed."""
+        output = super().process_message(*message, **options)
+        if output is not None and output.output_type == "stream":
+            self.watch.work.hear(output.text)
+        return output
+
+    def _interrupt(self) -> None:
+        done = self.km.interrupt_kernel()
+        if inspect.isawaitable(done):
+            asyncio.run(done)
+
+
+class WatchedEngine(NBClientEngine):
+    """papermill's own engine with `WatchedClient` in it."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, start_timeout: int = 60, **options: Any) -> None:
+        """Run the notebook that papermill has prepared."""
+        options.pop("input_path", None)
+        WatchedClient(nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, **options).execute()
+
+
+papermill_engines.register("watched", WatchedEngine)
+
+
+def _runs(cell: nbformat.NotebookNode) -> bool:
+    return cell.cell_type == "code" and bool(cell.source.strip())
+
+
+def run_notebook(
+    source: Path,
+    target: Path,
+    profile: str | None = None,
+    limit: float | None = None,
+    stream: TextIO | None = None,
+    **watching: Any,
+) -> float:
     """Execute `source` into `target`, in the source's folder, with the parameter PROFILE where it is given; seconds.
 
-    Written as *.partial.ipynb and moved when every cell has run. Raises NotebookError.
+    Written as *.partial.ipynb and moved when every cell has run; beside it, what the next run calls usual.
+    limit: seconds that a cell may take, the profile's own by default; stream: where it is said what runs, `watching`
+    how (as for `Watch`). Raises NotebookError.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial.ipynb")
+    usual, seconds = usual_seconds(source, target, profile), {}
+    limit = limit or CELL_LIMIT.get(profile or "demo", max(CELL_LIMIT.values()))
     start = time.perf_counter()
-    try:
-        notebook = papermill.execute_notebook(
-            str(source),
-            str(partial),
-            parameters={} if profile is None else {"PROFILE": profile},
-            cwd=str(source.parent),
-            kernel_name="python3",
-            progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about local TCP
-            record_timing=False,
-            coalesce_streams=True,
-        )
-    except PapermillExecutionError as error:
-        raise NotebookError(f"{error}\n{source.name} stopped in cell [{error.exec_count}]; see {partial}") from error
+    with Watch(stream, source.stem, usual.get("notebook"), **watching) as watch:
+        try:
+            notebook = papermill.execute_notebook(
+                str(source),
+                str(partial),
+                parameters={} if profile is None else {"PROFILE": profile},
+                engine_name="watched",
+                cwd=str(source.parent),
+                kernel_name="python3",
+                progress_bar=False,
+                extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about local TCP
+                record_timing=False,
+                coalesce_streams=True,
+                **{"watch": watch, "usual": usual, "limit": limit, "seconds": seconds},
+            )
+        except (PapermillExecutionError, DeadKernelError) as error:
+            raise NotebookError(f"{_what_happened(source, partial, watch, error)}; see {partial}") from error
     unrun = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip() and not c.execution_count]
     if unrun:
         raise NotebookError(f"{source.name} ended early: {len(unrun)} cells did not run (sys.exit?); see {partial}")
     partial.replace(target)
-    return time.perf_counter() - start
+    total = time.perf_counter() - start
+    cells = {name: float(f"{s:.2g}") for name, s in seconds.items() if name and s > 1}
+    write_json(target.with_suffix(".seconds.json"), {"notebook": float(f"{total:.2g}"), "cells": cells})
+    return total
+
+
+def _what_happened(source: Path, partial: Path, watch: Watch, error: Exception) -> str:
+    """Why a notebook stopped, and in which cell."""
+    work = watch.hung or watch.work
+    where = f"{source.name}, {work.name}" if work else f"{source.name}, before its first cell"
+    if watch.hung:
+        cells = [cell.source for cell in nbformat.read(partial, as_version=4).cells if _runs(cell)]
+        stack = str(error) if isinstance(error, PapermillExecutionError) else name_cells(work.stack, cells)
+        return f"{hang_message(work, where, stack)}\n\nAnother limit: `make run-all CELL_LIMIT=seconds`"
+    if isinstance(error, PapermillExecutionError):
+        return f"{error}\n{source.name} stopped in cell [{error.exec_count}]"
+    return f"{where}: the kernel died (out of memory?)"
 
 
 def write_html(notebook: Path) -> Path:
@@ -64,10 +168,11 @@ def write_html(notebook: Path) -> Path:
     return target
 
 
-def refresh_notebook(source: Path) -> float:
+def refresh_notebook(source: Path, limit: float | None = None, stream: TextIO | None = None) -> float:
     """Put the set-up cell into the notebook, run it with its own parameters and store its outputs; seconds.
 
-    Runs of the same source on the same machine give the same file, byte for byte.
+    Runs of the same source on the same machine give the same file, byte for byte. What its cells took goes to
+    usual_seconds.json beside it.
     """
     set_up_cell = (ROOT / "helpers" / "set_up_cell.py").read_text(encoding="utf-8").strip()
     notebook = nbformat.read(source, as_version=4)
@@ -77,14 +182,17 @@ def refresh_notebook(source: Path) -> float:
     aside = ROOT / "build" / "refresh" / source.name
     aside.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, source)
-    seconds = run_notebook(source, aside)
+    seconds = run_notebook(source, aside, limit=limit, stream=stream)
     strip = [sys.executable, "-m", "nbstripout", "--keep-output", "--keep-count", "--keep-id"]
     subprocess.run([*strip, "--extra-keys", VOLATILE, str(aside)], check=True)
     aside.replace(source)
+    known = source.with_name(USUAL)
+    usual = (read_json(known) if known.exists() else {}) | {source.stem: read_json(aside.with_suffix(".seconds.json"))}
+    write_json(known, dict(sorted(usual.items())))
     return seconds
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m helpers.execute", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute SOURCE into TARGET, and show it as HTML beside it")
@@ -93,14 +201,26 @@ def main() -> None:
     run.add_argument("--profile", default="demo")
     refresh = commands.add_parser("refresh", help="execute notebooks in place and store their outputs")
     refresh.add_argument("sources", type=Path, nargs="+")
-    args = parser.parse_args()
+    for command in (run, refresh):
+        command.add_argument("--cell-limit", type=_seconds, help="seconds that a cell may take, then it is ended")
+    args = parser.parse_args(argv)
     if args.command == "run":
-        seconds = run_notebook(args.source.resolve(), args.target.resolve(), pick_profile(args.profile).name)
-        write_html(args.target.resolve())
+        target, profile = args.target.resolve(), pick_profile(args.profile).name
+        seconds = run_notebook(args.source.resolve(), target, profile, args.cell_limit, sys.stdout)
+        write_html(target)
         print(f"{args.source.stem:28s}{seconds:6.0f} s")
     else:
         for source in args.sources:
-            print(f"{source.stem:28s}{refresh_notebook(source.resolve()):6.0f} s")
+            seconds = refresh_notebook(source.resolve(), args.cell_limit, sys.stdout)
+            print(f"{source.stem:28s}{seconds:6.0f} s")
+
+
+def _seconds(text: str) -> float:
+    """A number above 0, or argparse refuses it."""
+    seconds = float(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -163,6 +163,19 @@ def test_make_runs_the_notebooks_in_order_one_after_the_other():
     assert re.findall(r"run notebooks/(\d\d)_", out) == ["01", "02", "03", "04", "05", "06"]
 
 
+def test_the_limit_of_a_cell_is_set_from_the_command_line():
+    assert "--cell-limit" not in make("-n", "-B", "run-all", "PYTHON=python"), "the profile's own"
+    runs = re.findall(r"helpers.execute run .*", make("-n", "-B", "run-all", "PYTHON=python", "CELL_LIMIT=9"))
+    assert len(runs) == 6
+    assert all(line.endswith("--profile demo --cell-limit 9") for line in runs)
+    assert re.search(
+        r"execute refresh .* --cell-limit 9$", make("-n", "refresh", "PYTHON=python", "CELL_LIMIT=9"), re.M
+    )
+    for arguments, seconds in (([], 600), (["CELL_LIMIT=9"], 9)):
+        line = make("-n", "test", "PYTHON=python", *arguments).replace("\\\n", "")
+        assert re.search(rf"-p helpers.watch_tests tests notebooks\s+--nbval .* --nbval-cell-timeout {seconds}\n", line)
+
+
 def test_the_readme_and_ci_use_commands_that_exist():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
