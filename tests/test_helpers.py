@@ -18,7 +18,8 @@ ALLOWED = {  # who may import whom
     "runtime": set(),
     "plots": set(),
     "install": set(),
-    "set_up_cell": set(),
+    "set_up_cell": {"install"},
+    "address": set(),
     "tokenizer": set(),
     "data": {"runs", "tokenizer"},
     "loss": {"config"},
@@ -33,7 +34,7 @@ ALLOWED = {  # who may import whom
     "runlog": {"checkpoint"},
     "train": {"config", "checkpoint", "optim", "parallel", "runlog", "runtime", "windows"},
     "guard": {"config", "runtime"},
-    "experiment": {"config", "data", "model", "parallel", "runtime", "train", "windows"},
+    "experiment": {"checkpoint", "config", "data", "model", "parallel", "runtime", "session", "train", "windows"},
     "session": {"checkpoint", "guard", "memorization", "runlog", "runs", "train"},
     "record": {"checkpoint", "data", "generate", "model", "runlog", "runs", "runtime", "train"},
     "quantize": {"checkpoint", "config", "model"},
@@ -45,7 +46,7 @@ ALLOWED = {  # who may import whom
     "execute": {"config", "runs"},
     "__main__": set(FILES) - {"__main__", "execute", "install", "set_up_cell"},
 }
-SPEAKERS = {"__main__", "execute", "install"}  # programs; the others return values
+SPEAKERS = {"__main__", "address", "execute", "install", "set_up_cell"}  # programs; the others return values
 
 
 def imports(path) -> list[str]:
