@@ -17,7 +17,7 @@ from helpers.install import InstallError, complete, installed, missing, prepare
 from helpers.runs import ROOT
 
 SET_UP = (ROOT / "helpers/set_up_cell.py").read_text(encoding="utf-8")
-WHERE = "\nimport helpers.memorization as found\nprint(found.__file__)"
+WHERE = "\nimport importlib.util\nprint(importlib.util.find_spec('helpers.memorization').origin)"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -236,6 +236,18 @@ def test_pip_really_takes_the_constraints_of_this_environment(tmp_path, monkeypa
     assert complete("no-such-package==1.0  # why") == ["no-such-package"]
     assert "Not to be had here" in capsys.readouterr().out
     assert not (tmp_path / "target").exists()
+
+
+def test_the_tests_are_found_where_another_package_is_called_tests(tmp_path):
+    """IPython 7, which Colab and Kaggle have, puts one on the path."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/__init__.py").touch()
+    line = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/test_optim.py"]
+    done = subprocess.run(
+        line, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    assert (ROOT / "tests/benchmarks/__init__.py").is_file()
 
 
 # --- the address -----------------------------------------------------------------------------------------------------
