@@ -18,7 +18,7 @@ from helpers.plots import BLUE, RED
 from helpers.serving import Answer, Answers, Request, RequestError, Served
 
 SIX = int(gr.__version__.split(".")[0]) >= 6  # Kaggle has 5, and what is there is not replaced
-warnings.filterwarnings("ignore", message="Setting .api_name=False.")  # what 5.50 says of a way that 5.49 needs
+warnings.filterwarnings("ignore", message=".*will be removed in Gradio 6")  # ways that 5 has, and 6 is not asked for
 SYSTEM_FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]  # by name only: nothing is fetched
 _LOOK: dict[str, Any] = {
     "theme": gr.themes.Default(font=SYSTEM_FONTS, font_mono=["ui-monospace", "monospace"]),
