@@ -1,5 +1,6 @@
 """An experiment made ready: its text as tokens, a new model and its trainer, and what a checkpoint says of it."""
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,11 @@ def trained(profile: Profile, folder: Path, say: Say, seed: int = 1337) -> tuple
             study, window = read(profile.main, corpus), profile.main.recipe.window
             trainer = new_trainer(profile.main, study.tokens, study.tokenizer.n_vocab, seed)
             meta = describe(profile, corpus, study, window, seed)
-            session = Session(trainer, study.tokens, folder, meta, profile.target, say)
+            aside = folder.with_name(f"{folder.name}.partial")  # a run that is stopped is not taken for a trained model
+            session = Session(trainer, study.tokens, aside, meta, profile.target, say)
             session.begin(fresh=True)
             session.run()
             session.report()
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
     return load_checkpoint(best, GPT)

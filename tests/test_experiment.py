@@ -9,6 +9,7 @@ from helpers.checkpoint import CheckpointError
 from helpers.config import PROFILES, Experiment, GPTConfig, Recipe
 from helpers.experiment import trained
 from helpers.runs import read_json
+from helpers.session import Session
 from tests.conftest import same
 
 SMALL = GPTConfig(block_size=128, n_layer=1, n_head=2, n_embd=16)
@@ -31,6 +32,16 @@ def test_where_there_is_no_model_a_small_one_is_trained_once_and_said_so(tmp_pat
     assert said == []
     assert torch.equal(torch.rand(4), drawn), "what a notebook draws afterwards is what it always draws"
     assert same(model.parameters(), again.parameters())
+
+
+def test_a_training_that_is_stopped_is_not_taken_for_a_trained_model(tmp_path, monkeypatch):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "report", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        trained(DEMO, tmp_path / "gpt", lambda _: None)
+    assert not (tmp_path / "gpt").exists()
 
 
 def test_a_large_model_is_not_trained_by_the_way(tmp_path):
