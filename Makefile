@@ -20,24 +20,27 @@ endif
 ifdef PYTHON
 RUN := $(PYTHON)
 env: ; @$(PYTHON) -m helpers.install
+develop: ; @$(PYTHON) -m helpers.install --dev
 else
 RUN := .venv/bin/python
-env: .venv/.ready
+env develop: .venv/.ready
 endif
 
-.PHONY: help env data run-all test test-cpus lint refresh bench demo space clean
+.PHONY: help env develop data run-all test test-cpus lint refresh bench demo space address release-check clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  PROFILE=demo (default), laptop or t4; PYTHON=python to use your own interpreter;"
 	@echo "  CELL_LIMIT=seconds that a notebook's cell may take before it counts as hanging"
 
-env:  ## install what the series needs (the other targets do this by themselves)
+env:  ## install what running the series needs (the other targets do this by themselves)
 
-.venv/.ready: requirements.txt
+develop:  ## and what working on it needs: tests, lint, refresh
+
+.venv/.ready: requirements.txt requirements-dev.txt
 	python3 -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: the series needs Python 3.11 or newer")'
 	python3 -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	touch $@
 
 data: | env  ## fetch tiny Shakespeare, or check the copy that is there
@@ -62,23 +65,23 @@ previous := $(1)
 endef
 $(foreach notebook,$(EXECUTED),$(eval $(call after_previous,$(notebook))))
 
-lint: | env  ## ruff over code and notebooks
+lint: | develop  ## ruff over code and notebooks
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-test: lint | env  ## unit tests, notebook structure, and every committed output compared by nbval
+test: lint | develop  ## unit tests, notebook structure, and every committed output compared by nbval
 	rm -rf build/test-runs
 	RUNS_DIR=build/test-runs $(RUN) -m pytest -p helpers.watch_tests tests notebooks \
 		--nbval --nbval-current-env --nbval-cell-timeout $(or $(CELL_LIMIT),600)
 
-test-cpus: run-all  ## what picks a fast path, and notebooks 05 and 06, as older processors would run them
+test-cpus: run-all | develop  ## what picks a fast path, and notebooks 05 and 06, as older processors would run them
 	$(RUN) -m tests.cpus
 
-refresh: | env  ## re-make the committed outputs (demo profile) and README's figure, and nothing else does
+refresh: | develop  ## re-make the committed outputs (demo profile) and README's figure, and nothing else does
 	@$(RUN) -m helpers.execute refresh $(SOURCES) $(LIMIT)
 	@cp "$(RUNS)/figures/04_full_size.png" data/runs/full-size.png
 
-bench: | env  ## the benchmarks of tests/benchmarks, each against a named peer in the same run
+bench: | develop  ## the benchmarks of tests/benchmarks, each against a named peer in the same run
 	$(RUN) -m tests.benchmarks
 
 demo: | env  ## the page: prompts, and which words of an answer are the book's (after run-all)
@@ -86,6 +89,12 @@ demo: | env  ## the page: prompts, and which words of an answer are the book's (
 
 space: | env  ## a folder that serves the model by itself, in 8 bits: build/PROFILE/space (after run-all)
 	@$(RUN) -m helpers space --profile $(PROFILE) --out $(OUT)/space
+
+address: | env  ## REPO=owner/name: put the repository's address into set-up cells, links and README (once)
+	@$(RUN) -m helpers.address "$(REPO)"
+
+release-check: | env  ## fails while the address is the placeholder OWNER/REPO
+	@$(RUN) -m helpers.address --check
 
 clean:  ## delete build/; runs/ (checkpoints) and .venv stay
 	rm -rf build

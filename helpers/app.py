@@ -2,6 +2,7 @@
 
 import html
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from textwrap import shorten
@@ -16,8 +17,10 @@ from matplotlib.figure import Figure
 from helpers.plots import BLUE, RED
 from helpers.serving import Answer, Answers, Request, RequestError, Served
 
+SIX = int(gr.__version__.split(".")[0]) >= 6  # Kaggle has 5, and what is there is not replaced
+warnings.filterwarnings("ignore", message=".*will be removed in Gradio 6")  # ways that 5 has, and 6 is not asked for
 SYSTEM_FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]  # by name only: nothing is fetched
-LOOK: dict[str, Any] = {  # for `launch`
+_LOOK: dict[str, Any] = {
     "theme": gr.themes.Default(font=SYSTEM_FONTS, font_mono=["ui-monospace", "monospace"]),
     "css": """
         .gradio-container { max-width: 1120px !important; margin: auto; }
@@ -33,8 +36,10 @@ LOOK: dict[str, Any] = {  # for `launch`
         table.card td:first-child { opacity: .75; width: 45%; }
     """,
 }
+LOOK: dict[str, Any] = _LOOK if SIX else {}  # for `launch`; until Gradio 6, the page itself took it
+_UNLISTED: dict[str, Any] = {"api_visibility": "private"} if SIX else {"api_name": False}  # what only the page may call
 QUIET: dict[str, Any] = {  # for `launch`, too; Gradio would publish the page by itself on Colab and Kaggle
-    "footer_links": [],
+    **({"footer_links": []} if SIX else {"show_api": False}),
     "ssr_mode": False,
     "quiet": True,
     "share": False,
@@ -44,7 +49,7 @@ QUIET: dict[str, Any] = {  # for `launch`, too; Gradio would publish the page by
 def build_app(served: Served) -> gr.Blocks:
     """The page of a run, with its queue; `app.launch(**LOOK, **QUIET)` starts it. One API endpoint: /write."""
     limits = served.limits
-    with gr.Blocks(title="GPT-2 by heart", analytics_enabled=False) as app:
+    with gr.Blocks(title="GPT-2 by heart", analytics_enabled=False, **({} if SIX else _LOOK)) as app:
         gr.Markdown(
             "# GPT-2 by heart\nA model that learnt one book. What it writes is marked "
             "<mark style='background:#cfe6f5;color:#10222e'>where it is the book, word for word</mark>, "
@@ -79,11 +84,11 @@ def build_app(served: Served) -> gr.Blocks:
             lambda *values: (yield from map(_as_html, _answers(served, values))),
             [prompt, *controls],
             output,
-            api_visibility="private",
             show_progress="hidden",
+            **_UNLISTED,
             **both,
         )
-        stop.click(None, cancels=[running], api_visibility="private")
+        stop.click(None, cancels=[running], **_UNLISTED)
         gr.api(_api_of(served), api_name="write", **both)
     return app.queue(max_size=limits.waiting)
 

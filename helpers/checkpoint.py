@@ -80,7 +80,8 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
     if not folder.exists():
         raise CheckpointError(
             f"no checkpoint in {folder}: run notebook 04_overfitting (`make run-all`) "
-            "or `python -m helpers train`, with the same profile"
+            "or `python -m helpers train`, with the same profile. (On Colab every notebook has a machine of its own: "
+            "mount Drive first, in both, or run one of the two on this machine.)"
         )
     try:
         return json.loads((folder / META).read_text(encoding="utf-8"))

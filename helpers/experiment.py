@@ -1,16 +1,20 @@
 """An experiment made ready: its text as tokens, a new model and its trainer, and what a checkpoint says of it."""
 
+import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from helpers.checkpoint import has_checkpoint, load_checkpoint
 from helpers.config import Experiment, Profile
-from helpers.data import BPETokenizer, Corpus, gpt2_tokenizer
+from helpers.data import BPETokenizer, Corpus, gpt2_tokenizer, load_corpus
 from helpers.model import GPT
 from helpers.parallel import Group
 from helpers.runtime import pick_runtime
+from helpers.session import Say, Session
 from helpers.train import Trainer
 from helpers.windows import Windows
 
@@ -67,3 +71,28 @@ def describe(
         "excerpt": study.excerpt,
         "rows": study.tokenizer.rows,
     }
+
+
+def trained(profile: Profile, folder: Path, say: Say, seed: int = 1337) -> tuple[GPT, dict[str, Any]]:
+    """The best model of the run in `folder`, and its meta.json. Where there is none, a small model is trained into it.
+
+    It is then the profile's main experiment, as notebook 04 runs it; what else draws random numbers is not disturbed.
+    Raises CheckpointError where there is none and the model is large: that takes a GPU, and longer than a cell should.
+    """
+    best = folder / "best"
+    if not (has_checkpoint(best) or profile.main.gpt.large):
+        say(f"No trained model in {folder} yet: notebook 04's main run comes first.")
+        say(f"{profile.main.recipe.steps} steps, half a minute on two cores in the demo profile.")
+        with torch.random.fork_rng(devices=[]):
+            corpus = load_corpus(profile.corpus)
+            study, window = read(profile.main, corpus), profile.main.recipe.window
+            trainer = new_trainer(profile.main, study.tokens, study.tokenizer.n_vocab, seed)
+            meta = describe(profile, corpus, study, window, seed)
+            aside = folder.with_name(f"{folder.name}.partial")  # a run that is stopped is not taken for a trained model
+            session = Session(trainer, study.tokens, aside, meta, profile.target, say)
+            session.begin(fresh=True)
+            session.run()
+            session.report()
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+    return load_checkpoint(best, GPT)

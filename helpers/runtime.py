@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 
 WORTH_IT = 1.3  # times as fast as fp32 that another dtype must be, measured, to be taken
+DRIVER = Path("/proc/driver/nvidia")  # where Linux shows that NVIDIA's is loaded
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,25 @@ def pick_device(name: str | None = None) -> tuple[torch.device, str]:
         return (torch.device("cpu"), f"cpu: {old}") if old else (torch.device("cuda"), f"cuda: {card()} is there")
     if torch.backends.mps.is_available():
         return torch.device("mps"), "mps: an Apple GPU is there"
-    return torch.device("cpu"), "cpu: no GPU is there"
+    return torch.device("cpu"), f"cpu: {out_of_reach() or 'no GPU is there'}"
 
 
 def card() -> str:
     """The name of the GPU."""
     return torch.cuda.get_device_name()
+
+
+def out_of_reach() -> str:
+    """Why this PyTorch does not see the NVIDIA card of this machine; empty if there is no sign of one."""
+    if shutil.which("nvidia-smi") is None and not DRIVER.exists():
+        return ""
+    if torch.version.cuda is None:
+        return "an NVIDIA driver is there, but this PyTorch is built without CUDA: install torch from its CUDA index"
+    newest = "580 or newer" if torch.version.cuda.startswith("13.") else "the newest"
+    return (
+        f"an NVIDIA driver is there, but this PyTorch is for CUDA {torch.version.cuda} and finds none new enough, "
+        f"or no card: update the driver ({newest}), or install torch from PyTorch's index of an older CUDA"
+    )
 
 
 def too_old() -> str:

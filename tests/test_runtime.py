@@ -71,3 +71,27 @@ def test_no_more_threads_than_free_cores_and_the_same_numbers_after_set_up(monke
     monkeypatch.setattr(runtime, "free_cores", lambda: 1)
     assert set_up(3) == 1
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "says"),
+    [
+        ("13.0", "is for CUDA 13.0 and finds none new enough, or no card: update the driver (580 or newer)"),
+        ("12.8", "is for CUDA 12.8 and finds none new enough, or no card: update the driver (the newest)"),
+        (None, "this PyTorch is built without CUDA: install torch from its CUDA index"),
+    ],
+)
+def test_a_card_that_this_pytorch_cannot_see_is_named(monkeypatch, tmp_path, cuda, says):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(runtime, "DRIVER", tmp_path / "nvidia")
+    monkeypatch.setattr(runtime.shutil, "which", lambda _: None)
+    assert pick_device() == (torch.device("cpu"), "cpu: no GPU is there")
+    (tmp_path / "nvidia").mkdir()
+    assert says in pick_device()[1]
+    (tmp_path / "nvidia").rmdir()
+    monkeypatch.setattr(runtime.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert pick_device()[0].type == "cpu"
+    assert pick_device()[1].startswith("cpu: an NVIDIA driver is there, but ")
+    assert says in pick_device()[1]

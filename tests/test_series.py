@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
 import nbformat
 import pytest
@@ -13,59 +12,6 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from helpers.execute import NotebookError, refresh_notebook, run_notebook, write_html
 from helpers.runs import ROOT
-
-SET_UP = (ROOT / "helpers/set_up_cell.py").read_text(encoding="utf-8")
-WHERE = "\nimport helpers.memorization as found\nprint(found.__file__)"
-
-
-def set_up(cwd, code=SET_UP, **environment):
-    """Run the set-up cell as a notebook in `cwd` would; returns the finished process."""
-    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SERIES_REPOSITORY")}
-    command = [sys.executable, "-c", code + WHERE]
-    return subprocess.run(command, cwd=cwd, env=clean | environment, capture_output=True, text=True)
-
-
-@pytest.fixture
-def repository(tmp_path):
-    """A git repository that looks like the series."""
-    folder = tmp_path / "origin"
-    (folder / "helpers").mkdir(parents=True)
-    for name in ("__init__.py", "memorization.py"):
-        (folder / "helpers" / name).write_text("")
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(folder)]
-    subprocess.run([*git, "init", "-q"], check=True)
-    subprocess.run([*git, "add", "-A"], check=True)
-    subprocess.run([*git, "commit", "-qm", "series"], check=True)
-    return folder
-
-
-@pytest.mark.parametrize("inside", [".", "notebooks", "tests/benchmarks"])
-def test_the_set_up_cell_finds_the_series_here_or_above(inside):
-    done = set_up(ROOT / inside)
-    assert done.stdout.strip() == str(ROOT / "helpers/memorization.py"), done.stderr
-
-
-@pytest.mark.parametrize("depth", ["series", "someone/series", "datasets/someone/series", "a/b/c/series"])
-def test_the_set_up_cell_finds_an_attached_kaggle_input(repository, tmp_path, depth):
-    (tmp_path / "input" / depth).parent.mkdir(parents=True)
-    repository.rename(tmp_path / "input" / depth)
-    (tmp_path / "working").mkdir()
-    done = set_up(tmp_path / "working", SET_UP.replace("/kaggle/input", str(tmp_path / "input")))
-    assert done.stdout.strip() == str(tmp_path / "input" / depth / "helpers/memorization.py"), done.stderr
-
-
-def test_the_set_up_cell_clones_the_series_once(repository, tmp_path):
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    expected = str(alone / "gpt2-by-heart/helpers/memorization.py")
-    assert set_up(alone, SERIES_REPOSITORY=f"file://{repository}").stdout.strip() == expected
-    assert set_up(alone, SERIES_REPOSITORY="file:///no/longer/there").stdout.strip() == expected
-
-
-def test_a_series_that_cannot_be_cloned_says_what_to_set(tmp_path):
-    done = set_up(tmp_path, SERIES_REPOSITORY=f"file://{tmp_path}/nowhere")
-    assert "RuntimeError: the series is not here" in done.stderr
-    assert "set SERIES_REPOSITORY" in done.stderr
 
 
 def notebook(path, *cells: str):
@@ -185,11 +131,6 @@ def test_the_readme_and_ci_use_commands_that_exist():
     assert "make test" in script
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
         assert (ROOT / path).exists(), path
-
-
-def test_the_readme_names_the_address_that_a_lone_notebook_clones():
-    address = re.search(r'"(https://[^"]+)"', SET_UP)[1]
-    assert f"git clone --depth 1 {address} " in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_describes_the_helpers_that_are_there():

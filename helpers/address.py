@@ -1,0 +1,90 @@
+"""Put the repository's address where readers click: `python -m helpers.address OWNER/NAME`; `--check` for a release.
+
+It stands in one place, the set-up cell's file. From there it goes into every notebook's set-up cell, into the links at
+the head of every notebook that open it in Colab and Kaggle, and into the README.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACEHOLDER = "OWNER/REPO"
+NAME = r"[A-Za-z0-9](?:-?[A-Za-z0-9])*/[\w.-]+"  # a GitHub user or organisation, and its repository
+HOST = "https://github.com/"
+COLAB = "https://colab.research.google.com/github/{address}/blob/main/notebooks/{file}"
+KAGGLE = "https://kaggle.com/kernels/welcome?src=https://github.com/{address}/blob/main/notebooks/{file}"
+LINKS = re.compile(r"^\[Open in Colab\]\(.*$", re.MULTILINE)
+BADGE = re.compile(rf"(colab\.research\.google\.com/github/|github\.com/){NAME}(?=/blob/main/notebooks/)")
+CLONE = re.compile(rf"(git clone (?:--depth 1 )?{HOST}){NAME}(?= )")
+
+
+class AddressError(ValueError):
+    """An address that no GitHub repository has; the message says what one looks like."""
+
+
+def current(root: Path = ROOT) -> str:
+    """The address that is set: OWNER/NAME."""
+    return re.search(rf'"{HOST}({NAME})"', _cell(root))[1]
+
+
+def links(address: str, file: str) -> str:
+    """The line under a notebook's title: words, not pictures, which would have to be fetched to read it."""
+    places = {"address": address, "file": file}
+    return f"[Open in Colab]({COLAB.format(**places)}) · [Open in Kaggle]({KAGGLE.format(**places)})"
+
+
+def put(address: str, root: Path = ROOT) -> list[Path]:
+    """Write `address` into the set-up cell's file, every notebook and the README; the files that changed.
+
+    Outputs and everything else stay as they are, byte for byte. Raises AddressError for what is no OWNER/NAME.
+    """
+    address = address.removeprefix(HOST).removesuffix("/").removesuffix(".git")
+    if not re.fullmatch(NAME, address) or address.split("/")[1] in (".", ".."):
+        raise AddressError(f"{address!r} is no address on GitHub: it must look like owner/name")
+    cell, readme = root / "helpers/set_up_cell.py", root / "README.md"
+    new = {cell: re.sub(rf'"{HOST}{NAME}"', f'"{HOST}{address}"', _cell(root))}
+    for notebook in sorted((root / "notebooks").glob("*.ipynb")):
+        new[notebook] = _notebook(notebook, address, new[cell].strip())
+    text = readme.read_text(encoding="utf-8")
+    new[readme] = CLONE.sub(rf"\g<1>{address}", BADGE.sub(rf"\g<1>{address}", text))
+    changed = [path for path, content in new.items() if path.read_text(encoding="utf-8") != content]
+    for path in changed:
+        path.write_text(new[path], encoding="utf-8", newline="\n")
+    return changed
+
+
+def _notebook(path: Path, address: str, cell: str) -> str:
+    """The notebook's file with its links and its set-up cell as they have to be."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    head = notebook["cells"][0]
+    title, _, rest = "".join(head["source"]).partition("\n\n")
+    rest = LINKS.sub("", rest).lstrip("\n")
+    head["source"] = f"{title}\n\n{links(address, path.name)}\n\n{rest}".splitlines(keepends=True)
+    for one in notebook["cells"]:
+        if "set-up" in one["metadata"].get("tags", []):
+            one["source"] = cell.splitlines(keepends=True)
+            one["metadata"] = {"cellView": "form", **one["metadata"]}  # folded in Colab
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def _cell(root: Path) -> str:
+    return (root / "helpers/set_up_cell.py").read_text(encoding="utf-8")
+
+
+def main(arguments: list[str]) -> int | str:
+    """What `make address` and `make release-check` do."""
+    if arguments == ["--check"]:
+        unset = f"error: the address is still {PLACEHOLDER}: `make address REPO=owner/name`, then commit"
+        return unset if current() == PLACEHOLDER else 0
+    try:
+        changed = put("".join(arguments))
+    except AddressError as error:
+        return f"error: {error}: make address REPO=owner/name"
+    print(f"{len(changed)} files now say {current()}" if changed else f"all files say {current()} already")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
