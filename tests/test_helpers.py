@@ -29,7 +29,7 @@ ALLOWED = {  # who may import whom
     "optim": {"config"},
     "checkpoint": {"config"},
     "generate": {"runtime", "windows"},
-    "memorization": {"config", "runtime", "windows"},
+    "memorization": {"config", "parallel", "runtime", "windows"},
     "runlog": {"checkpoint"},
     "train": {"config", "checkpoint", "optim", "parallel", "runlog", "runtime", "windows"},
     "guard": {"config", "runtime"},
