@@ -14,8 +14,8 @@ import papermill
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
-from helpers.config import pick_profile
-from helpers.runs import ROOT
+from helpers.config import Profile, pick_profile
+from helpers.runs import ROOT, runs_folder
 
 VOLATILE = (  # metadata that differs from run to run
     "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.widgets metadata.language_info.version"
@@ -84,6 +84,19 @@ def refresh_notebook(source: Path) -> float:
     return seconds
 
 
+def refuse_hours(profile: Profile) -> None:
+    """Raise NotebookError, before the first notebook, where this machine would train the profile's model for hours."""
+    if not profile.main.gpt.large or (runs_folder(profile.name) / "gpt/checkpoint").exists():
+        return
+    from helpers.guard import RefusedError, refuse_without_gpu  # torch takes seconds to import: only where it matters
+    from helpers.runtime import pick_runtime
+
+    try:
+        refuse_without_gpu(profile.main.gpt, profile.main.recipe, pick_runtime(large=True))
+    except RefusedError as refusal:
+        raise NotebookError(str(refusal)) from refusal
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m helpers.execute", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -95,6 +108,7 @@ def main() -> None:
     refresh.add_argument("sources", type=Path, nargs="+")
     args = parser.parse_args()
     if args.command == "run":
+        refuse_hours(pick_profile(args.profile))
         seconds = run_notebook(args.source.resolve(), args.target.resolve(), pick_profile(args.profile).name)
         write_html(args.target.resolve())
         print(f"{args.source.stem:28s}{seconds:6.0f} s")

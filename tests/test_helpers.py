@@ -26,7 +26,7 @@ ALLOWED = {  # who may import whom
     "cache": {"config"},
     "model": {"cache", "config", "loss"},
     "windows": {"config"},
-    "optim": {"config"},
+    "optim": {"config", "parallel"},
     "checkpoint": {"config"},
     "generate": {"runtime", "windows"},
     "memorization": {"config", "parallel", "runtime", "windows"},
@@ -42,7 +42,7 @@ ALLOWED = {  # who may import whom
     "serving": {"checkpoint", "data", "generate", "model", "provenance", "quantize", "runlog", "runs"},
     "app": {"plots", "serving"},
     "space": {"checkpoint", "model", "quantize", "runs"},
-    "execute": {"config", "runs"},
+    "execute": {"config", "guard", "runs", "runtime"},
     "__main__": set(FILES) - {"__main__", "execute", "install", "set_up_cell"},
 }
 SPEAKERS = {"__main__", "execute", "install"}  # programs; the others return values
@@ -175,6 +175,20 @@ def test_a_verdict_names_what_failed():
     assert verdict({"a": True, "b": True}) == "a: True\nb: True"
     with pytest.raises(RuntimeError, match="not as promised: b; c"):
         verdict({"a": True, "b": False, "c": False})
+
+
+def test_what_no_run_has_reached_before_is_said_and_not_raised():
+    checks = {"a": True, "b": False}
+    assert verdict(checks, ["b"], measured=False).splitlines() == [
+        "a: True",
+        "b: False (a hope: this profile has not been measured before)",
+    ]
+    with pytest.raises(RuntimeError, match="not as promised: b"):
+        verdict(checks, ["b"], measured=True)
+    with pytest.raises(RuntimeError, match="not as promised: b"):
+        verdict(checks, ["a"], measured=False)
+    with pytest.raises(ValueError, match="no such check: c"):
+        verdict(checks, ["c"])
 
 
 def names_used(tree) -> list[str]:
