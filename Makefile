@@ -24,7 +24,7 @@ RUN := .venv/bin/python
 env: .venv/.ready
 endif
 
-.PHONY: help env data run-all test lint refresh bench demo space clean
+.PHONY: help env data run-all test lint refresh bench gpu-proof demo space clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ refresh: | env  ## re-make the committed outputs (demo profile) and README's fig
 
 bench: | env  ## the benchmarks of tests/benchmarks, each against a named peer in the same run
 	$(RUN) -m tests.benchmarks
+
+gpu-proof: | env  ## on a CUDA machine, all that only a GPU can prove, and the full run: build/gpu-proof
+	@$(RUN) -m tests.gpu_proof
 
 demo: | env  ## the page: prompts, and which words of an answer are the book's (after run-all)
 	@$(RUN) -m helpers demo --profile $(PROFILE)
