@@ -19,7 +19,7 @@ FP16 = Runtime(torch.device("cuda"), torch.float16, ("cuda: pretended",))
 
 
 class Seen(TorchDispatchMode):
-    """Which dtypes the matrix products of a step have, where, and whether anything else than the windows left the CPU."""
+    """The dtypes and devices of the matrix products of a step, and the bytes of its largest tensor of fractions."""
 
     def __init__(self) -> None:
         super().__init__()
