@@ -7,7 +7,7 @@ import importlib.util
 
 import pytest
 import torch
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.config import GPTConfig, Recipe
@@ -32,10 +32,11 @@ class Seen(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         name = func._schema.name
-        for t in (t for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, torch.Tensor)):
-            if any(part in name for part in ("::mm", "::addmm", "::bmm", "::baddbmm", "attention")) and t.ndim > 1:
-                self.products.add(t.dtype)
-                self.devices.add(t.device.type)
+        found = [t for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, torch.Tensor)]
+        if any(part in name for part in ("::mm", "::addmm", "::bmm", "::baddbmm", "attention")):
+            self.products.add(found[0].dtype)  # attention's other results are sums, in fp32
+            self.devices.add(found[0].device.type)
+        for t in found:
             if t.is_floating_point():
                 self.largest = max(self.largest, t.numel() * t.itemsize)
         return out
@@ -45,7 +46,7 @@ class Seen(TorchDispatchMode):
 def pretended(monkeypatch):
     """CUDA that is there, with a step's numbers made up: what a fake tensor cannot say."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda _: [1.0, 1.0, 1024.0])
+    monkeypatch.setattr(FakeTensor, "tolist", lambda _: [1.0, 1.0, 1024.0])
     monkeypatch.setattr(torch.Tensor, "item", lambda _: 0.0)
 
 
