@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import guard, runtime
+from helpers import execute, guard, runtime
 from helpers.config import PROFILES, GPTConfig
 from helpers.guard import (
     RefusedError,
@@ -118,6 +118,7 @@ def test_the_guard_probes_as_many_steps_as_it_says():
 def slow(monkeypatch):
     """A CPU of 0.35 TFLOP/s (two cores with bf16), and no GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(guard, "matrix_rate", lambda _: 0.35e12)
     for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.delenv(name, raising=False)
@@ -151,3 +152,13 @@ def test_a_small_model_is_not_held_up_by_a_measurement(monkeypatch):
     monkeypatch.setattr(guard, "matrix_rate", lambda _: pytest.fail("seconds, on a slow machine"))
     refuse_without_gpu(PROFILES["demo"].main.gpt, T4, CPU)
     refuse_without_gpu(GPT2, T4, CPU, steps_done=T4.steps)
+
+
+@pytest.mark.usefixtures("slow")
+def test_the_series_at_full_size_is_refused_before_its_first_notebook(monkeypatch, tmp_path):
+    monkeypatch.setenv("RUNS_DIR", str(tmp_path))
+    with pytest.raises(execute.NotebookError, match="take at least 1. hours"):
+        execute.refuse_hours(PROFILES["t4"])
+    execute.refuse_hours(PROFILES["laptop"])
+    (tmp_path / "t4/gpt/checkpoint").mkdir(parents=True)
+    execute.refuse_hours(PROFILES["t4"])  # a run from elsewhere: notebook 04 asks what is left of it

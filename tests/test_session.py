@@ -355,7 +355,7 @@ def test_a_large_models_measurements_cost_a_tenth_of_its_training(tmp_path):
 
 
 def test_a_large_model_is_measured_on_one_grid_until_the_last_quarter(tokens, monkeypatch, tmp_path):
-    run = large(tokens, monkeypatch, tmp_path, steps=40, batch_size=32)
+    run = large(tokens, monkeypatch, tmp_path, steps=40, batch_size=64)
     asked = []
     monkeypatch.setattr("helpers.session.whole_corpus_loss", lambda *given: asked.append(given[3]) or 1.0 / len(asked))
     run.begin()
