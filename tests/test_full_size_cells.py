@@ -33,9 +33,9 @@ def test_notebook_06_measures_a_large_model_where_it_takes_no_hours(capsys, larg
         "FORMATS": FORMATS,
         "tokens": torch.zeros(9000),
         "window": 256,
-        "ready_to_write": lambda m, name: "as served" if m is model else m,
-        "pick_runtime": lambda large: SimpleNamespace(device=torch.device(device)),
-        "measure": lambda m, tokens, window, places: asked.append((m, len(tokens), places)),
+        "ready_to_write": lambda m, _: "as served" if m is model else m,
+        "pick_runtime": lambda **_: SimpleNamespace(device=torch.device(device)),
+        "measure": lambda m, tokens, _, places: asked.append((m, len(tokens), places)),
     }
     exec(cell("06-16"), names)
     assert asked == [(where, length, places)] * 3
