@@ -205,7 +205,7 @@ def test_processes_that_share_the_windows_find_what_one_finds(tokens, world):
     alone = corpus_loss(model, tokens, 12, 5)
     for rank in range(world):
         shared = corpus_loss(model, tokens, 12, 5, Pretended(rank, world))
-    assert len({int(s[1].sum()) for s in sums}) <= 2
+    assert all(0 < s[1].sum() < 299 for s in sums), "each has a part"
     assert shared.mean == pytest.approx(alone.mean, abs=1e-9)
     assert torch.equal(shared.counts, alone.counts)
     assert shared.accuracy == alone.accuracy
