@@ -26,7 +26,7 @@ RUN := .venv/bin/python
 env develop: .venv/.ready
 endif
 
-.PHONY: help env develop data run-all test test-cpus lint refresh bench demo space address release-check clean
+.PHONY: help env develop data run-all test test-cpus lint refresh bench gpu-proof demo space address release-check clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ refresh: | develop  ## re-make the committed outputs (demo profile) and README's
 
 bench: | develop  ## the benchmarks of tests/benchmarks, each against a named peer in the same run
 	$(RUN) -m tests.benchmarks
+
+gpu-proof: | develop  ## on a CUDA machine, all that only a GPU can prove, and the full run: build/gpu-proof
+	@$(RUN) -m tests.gpu_proof
 
 demo: | env  ## the page: prompts, and which words of an answer are the book's (after run-all)
 	@$(RUN) -m helpers demo --profile $(PROFILE)

@@ -115,6 +115,11 @@ def read_training(folder: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} is damaged ({error}); delete {folder} and train again") from error
 
 
+def on_drive(folder: str | Path) -> bool:
+    """Whether a folder lies on Google Drive, which takes what is written and uploads it later, slowly."""
+    return Path(folder).resolve().is_relative_to(DRIVE)
+
+
 def has_checkpoint(folder: str | Path) -> bool:
     """Whether there is a checkpoint, one that a kill struck while it was being replaced included."""
     return _settle(Path(folder)).exists()

@@ -21,9 +21,9 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from helpers.config import pick_profile
+from helpers.config import Profile, pick_profile
 from helpers.kernel import Kernel, name_cells
-from helpers.runs import ROOT, read_json, write_json
+from helpers.runs import ROOT, read_json, runs_folder, write_json
 from helpers.watch import USUAL, Watch, Work, hang_message, usual_of, usual_seconds
 
 VOLATILE = (  # metadata that differs from run to run
@@ -192,6 +192,19 @@ def refresh_notebook(source: Path, limit: float | None = None, stream: TextIO | 
     return seconds
 
 
+def refuse_hours(profile: Profile) -> None:
+    """Raise NotebookError, before the first notebook, where this machine would train the profile's model for hours."""
+    if not profile.main.gpt.large or (runs_folder(profile.name) / "gpt/checkpoint").exists():
+        return
+    from helpers.guard import RefusedError, refuse_without_gpu  # torch takes seconds to import: only where it matters
+    from helpers.runtime import pick_runtime
+
+    try:
+        refuse_without_gpu(profile.main.gpt, profile.main.recipe, pick_runtime(large=True))
+    except RefusedError as refusal:
+        raise NotebookError(str(refusal)) from refusal
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m helpers.execute", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -205,8 +218,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         command.add_argument("--cell-limit", type=_seconds, help="seconds that a cell may take, then it is ended")
     args = parser.parse_args(argv)
     if args.command == "run":
-        target, profile = args.target.resolve(), pick_profile(args.profile).name
-        seconds = run_notebook(args.source.resolve(), target, profile, args.cell_limit, sys.stdout)
+        target, profile = args.target.resolve(), pick_profile(args.profile)
+        refuse_hours(profile)
+        seconds = run_notebook(args.source.resolve(), target, profile.name, args.cell_limit, sys.stdout)
         write_html(target)
         print(f"{args.source.stem:28s}{seconds:6.0f} s")
     else:

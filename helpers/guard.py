@@ -1,8 +1,10 @@
 """What a run will cost, estimated before and measured after its first steps; what cannot work is refused early."""
 
+import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -17,6 +19,7 @@ except ModuleNotFoundError:  # Windows
 
 GIB = 2**30
 PROBE_STEPS = 20  # after so many steps their speed is the run's
+PATIENCE = 3 * 3600  # seconds that a run may take on a CPU that nobody asked for
 
 
 class RefusedError(RuntimeError):
@@ -88,6 +91,38 @@ def peak_memory(runtime: Runtime) -> int:
     return used if sys.platform == "darwin" else 1024 * used
 
 
+def refuse_without_gpu(
+    config: GPTConfig, recipe: Recipe, runtime: Runtime, asked_for: str | None = None, steps_done: int = 0
+) -> None:
+    """Raise RefusedError if a CPU that nobody asked for is to train: beside a card too old, or for PATIENCE or longer.
+
+    The hours of a large model are what its steps' products take at this machine's rate, measured here.
+    """
+    if asked_for is not None or runtime.device.type != "cpu":
+        return
+    if torch.cuda.is_available():
+        raise RefusedError(f"{too_old()}: choose another card (on Kaggle, GPU T4 x2), or say --device cpu")
+    tokens = (recipe.steps - steps_done) * recipe.batch_size * recipe.window
+    if not config.large or tokens == 0:
+        return
+    seconds = tokens * flops_per_token(config, recipe.window) / matrix_rate(runtime)
+    if seconds > PATIENCE:
+        raise RefusedError(
+            f"no GPU is in use ({runtime.reasons[0]}), and on this CPU the {tokens:,} tokens of this run take at least "
+            f"{seconds / 3600:,.0f} hours. {_get_a_gpu()} A smaller profile needs none; `python -m helpers train "
+            "--device cpu` does it all the same, where you mean it"
+        )
+
+
+def _get_a_gpu() -> str:
+    """What to click to get one, where this is."""
+    if "COLAB_RELEASE_TAG" in os.environ or Path("/content/sample_data").is_dir():
+        return "In Colab: Runtime > Change runtime type > T4 GPU, then start again."
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ or Path("/kaggle/working").is_dir():
+        return "On Kaggle: Settings > Accelerator > GPU T4 x2, then start again."
+    return "Use a machine with a GPU (Colab and Kaggle lend one)."
+
+
 def refuse_hopeless(
     config: GPTConfig, recipe: Recipe, runtime: Runtime, floor: float, target: float, asked_for: str | None = None
 ) -> None:
@@ -100,8 +135,7 @@ def refuse_hopeless(
             f"a loss of {target} cannot be reached with {recipe.policy} windows of {recipe.window} tokens: the floor, "
             f"for any model, is {floor:.4f}. Use longer windows, or --force to see it for yourself."
         )
-    if asked_for is None and torch.cuda.is_available() and runtime.device.type == "cpu":
-        raise RefusedError(f"{too_old()}: choose another card (on Kaggle, GPU T4 x2), or say --device cpu")
+    refuse_without_gpu(config, recipe, runtime, asked_for)
     free, needed = free_memory(runtime), memory_needed(config, recipe, 1, runtime.dtype.itemsize)
     if needed > free:
         where = card() if runtime.device.type == "cuda" else "this machine"
@@ -137,8 +171,8 @@ class Forecast:
     def __str__(self) -> str:
         minutes, seconds = divmod(round(self.seconds_left), 60)
         return (
-            f"{self.tokens_per_second:,.0f} tokens/s, MFU {self.mfu:.0%}, {minutes}:{seconds:02d} min to the last "
-            f"step, peak memory {self.peak_bytes / GIB:.1f} GiB"
+            f"{self.tokens_per_second:,.0f} tokens/s, MFU {self.mfu:.0%}, {minutes}:{seconds:02d} min to the end, "
+            f"peak memory {self.peak_bytes / GIB:.1f} GiB"
         )
 
 
@@ -150,14 +184,17 @@ def forecast(
     rate: float,
     peak_bytes: int,
     world: int = 1,
+    saving: float = 0.0,
 ) -> Forecast:
     """From rows of a run's log. flops: a token; rate: FLOP/s of one device; world: how many share the work.
 
-    other_tokens: what is still to be measured, in tokens that cost as much as training on them.
+    other_tokens: what is still to be measured, in tokens that cost as much as training on them. saving: seconds that
+    checkpoints take for each second between them.
     """
     seconds = sorted(row["dt"] for row in rows)[len(rows) // 2]  # the median: first steps are slow
     speed = sorted(row["tokens/s"] for row in rows)[len(rows) // 2]
-    return Forecast(speed, speed * flops / rate / world, steps_left * seconds + other_tokens / speed, peak_bytes)
+    left = (steps_left * seconds + other_tokens / speed) * (1 + saving)
+    return Forecast(speed, speed * flops / rate / world, left, peak_bytes)
 
 
 def refuse_over_budget(expected: Forecast, minutes: float | None) -> None:

@@ -1,6 +1,6 @@
 """How much of a text a model knows: the loss over all of it, its floor, and what it can recite."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.config import IGNORE, POLICIES
+from helpers.parallel import Group
 from helpers.runtime import evaluating
 from helpers.windows import cut, grid, kept_context, scattered
+
+SCORES = 2**26  # logits that are there at once: 1,335 tokens at GPT-2's vocabulary, everything at a small one
 
 
 @dataclass(frozen=True)
@@ -76,35 +79,48 @@ class CorpusLoss(ByPosition):
     accuracy: float  # share of tokens whose most likely prediction is the true one
 
 
-def corpus_loss(model: nn.Module, tokens: Tensor, window: int, shift: int = 0) -> CorpusLoss:
+def corpus_loss(
+    model: nn.Module, tokens: Tensor, window: int, shift: int = 0, group: Group | None = None
+) -> CorpusLoss:
     """Negative log-likelihood of every token of the text but the first, each predicted once, in eval mode.
 
     tokens: (N,) int64. Windows start at shift, shift + window, …; the piece before the shift and the shorter last
-    window count too. The model is left in the mode it was in.
+    window count too. The model is left in the mode it was in. The processes of a group, which all call this, share
+    the windows, and each gets the whole result.
     Raises ValueError if the window exceeds the model's context or the shift is not inside a window.
     """
-    return _loss_of(model, tokens, *grid(tokens.numel(), window, shift), window)
+    return _loss_of(model, tokens, *grid(tokens.numel(), window, shift), window, group)
 
 
 @torch.no_grad()
-def _loss_of(model: nn.Module, tokens: Tensor, starts: Tensor, lengths: Tensor, window: int) -> CorpusLoss:
-    nll = torch.zeros(window, dtype=torch.float64)
-    counts = torch.zeros(window, dtype=torch.int64)
-    right = 0
-    for y, logits in _predictions(model, tokens, starts, lengths, window):
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten(), ignore_index=IGNORE, reduction="none")
-        nll += losses.view_as(y).cpu().double().sum(0)  # padding adds 0; an Apple GPU has no float64
-        counts += (y != IGNORE).sum(0).cpu()
-        right += int((logits.argmax(-1) == y).sum())
-    return CorpusLoss(nll / counts.clamp(min=1), counts, right / int(counts.sum()))
+def _loss_of(
+    model: nn.Module, tokens: Tensor, starts: Tensor, lengths: Tensor, window: int, group: Group | None = None
+) -> CorpusLoss:
+    group = group or Group()
+    found = torch.zeros(3, window, dtype=torch.float64)  # by position: the sum of losses, how many, how many right
+    mine = (t[group.rank :: group.world] for t in (starts, lengths))
+    for y, losses, hits in _predictions(model, tokens, *mine, window, _nll, _hits):
+        found[0] += losses.cpu().double().sum(0)  # padding adds 0; an Apple GPU has no float64
+        found[1] += (y != IGNORE).sum(0).cpu()
+        found[2] += hits.sum(0).cpu()
+    if group.world > 1:
+        found = group.sum(found.to(next(model.parameters()).device)).cpu()
+    nll, counts, right = found
+    return CorpusLoss(nll / counts.clamp(min=1), counts.long(), float(right.sum() / counts.sum()))
 
 
-def whole_corpus_loss(model: nn.Module, tokens: Tensor, window: int) -> float:
+def whole_corpus_loss(
+    model: nn.Module, tokens: Tensor, window: int, enough: float | None = None, group: Group | None = None
+) -> float:
     """The figure to stop by: the mean loss over the whole text, on the grid or the grid moved by half a window.
 
-    The higher of the two counts: a grid that training has just used flatters the model.
+    The higher of the two counts: a grid that training has just used flatters the model. enough: where the first
+    alone is not below it, the second is not measured, and the first is returned.
     """
-    return max(corpus_loss(model, tokens, window, shift).mean for shift in {0, window // 2})
+    loss = corpus_loss(model, tokens, window, group=group).mean
+    if window < 2 or (enough is not None and loss >= enough):
+        return loss
+    return max(loss, corpus_loss(model, tokens, window, window // 2, group).mean)
 
 
 @dataclass(frozen=True)
@@ -137,8 +153,8 @@ def recall(model: nn.Module, tokens: Tensor, k: int, n: int, places: int = 1000,
     starts = torch.randint(tokens.numel() - k - n + 1, (places,), generator=g)
     lengths = torch.full_like(starts, k + n - 1)
     right = []
-    for y, logits in _predictions(model, tokens, starts, lengths, k + n - 1):
-        right.append(_run_of_right((logits.argmax(-1) == y)[:, k - 1 :].cpu()))
+    for _, hits in _predictions(model, tokens, starts, lengths, k + n - 1, _hits):
+        right.append(_run_of_right(hits[:, k - 1 :].cpu()))
     return Recall(starts, torch.cat(right), n)
 
 
@@ -155,8 +171,8 @@ def longest_recitation(model: nn.Module, tokens: Tensor, window: int, prompt: in
     starts = torch.arange(0, max(tokens.numel() - kept, 1), window + 1 - kept)
     lengths = (tokens.numel() - 1 - starts).clamp(max=window)
     recited = 0
-    for y, logits in _predictions(model, tokens, starts, lengths, window):
-        for hit, asked in zip((logits.argmax(-1) == y).cpu(), (y != IGNORE).cpu(), strict=True):
+    for y, hits in _predictions(model, tokens, starts, lengths, window, _hits):
+        for hit, asked in zip(hits.cpu(), (y != IGNORE).cpu(), strict=True):
             first = prompt - 1 if recited == 0 else kept - 1
             right = int(_run_of_right(hit[None, first:]))  # padding is never hit
             recited += right
@@ -171,18 +187,20 @@ def measure(
     window: int,
     recalls: Sequence[tuple[int, int]] = ((32, 32), (50, 50)),
     prompt: int = 16,
+    places: int = 1000,
 ) -> dict[str, float]:
     """Everything this series says of a memory, by name, in nats, shares and tokens; JSON-ready.
 
     Whole-corpus loss at the grid, at the grid shifted by 1 and by half a window, on as many random windows, and at
     positions >= 32 of all these; the floor of the grid and of random windows, and how much of the loss is above it;
-    argmax accuracy; recall k -> n from 1,000 random places, for each (k, n) that the window holds; the longest
+    argmax accuracy; recall k -> n from random places, for each (k, n) that the window holds; the longest
     recitation from the text's first `prompt` tokens, or as many of them as the window holds.
     """
     n, g = tokens.numel(), torch.Generator().manual_seed(0)
     at_grid, by_one, by_half = (corpus_loss(model, tokens, window, shift) for shift in (0, 1, window // 2))
     at_random = _loss_of(model, tokens, *scattered(n, window, g), window)
     floors = {policy: loss_floor(tokens, window, policy).mean for policy in ("grid", "random")}
+    fitting = [(k, m) for k, m in recalls if k + m <= min(window, n)]
     return {
         "loss_grid": at_grid.mean,
         "loss_shift_1": by_one.mean,
@@ -194,7 +212,7 @@ def measure(
         "excess_grid": at_grid.mean - floors["grid"],
         "excess_random": at_random.mean - floors["random"],
         "accuracy": at_grid.accuracy,
-        **{f"recall_{k}_{m}": recall(model, tokens, k, m).verbatim for k, m in recalls if k + m <= min(window, n)},
+        **{f"recall_{k}_{m}": recall(model, tokens, k, m, places).verbatim for k, m in fitting},
         "longest_recitation": longest_recitation(model, tokens, window, min(prompt, window)),
         "tokens": n,
     }
@@ -205,14 +223,37 @@ def _run_of_right(hit: Tensor) -> Tensor:
     return hit.long().cumprod(1).sum(1)
 
 
+def _nll(logits: Tensor, y: Tensor) -> Tensor:  # (R, V), (R,) -> (R,), in fp32; 0 for padding
+    return F.cross_entropy(logits.float(), y, ignore_index=IGNORE, reduction="none")
+
+
+def _hits(logits: Tensor, y: Tensor) -> Tensor:  # (R, V), (R,) -> (R,) bool; never for padding
+    return logits.argmax(-1) == y
+
+
 def _predictions(
-    model: nn.Module, tokens: Tensor, starts: Tensor, lengths: Tensor, window: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Targets (B, window) and logits (B, window, V) of the windows at `starts`, some 4,096 tokens at a time."""
+    model: nn.Module, tokens: Tensor, starts: Tensor, lengths: Tensor, window: int, *of: Callable
+) -> Iterator[tuple[Tensor, ...]]:
+    """Targets (B, window) of the windows at `starts`, some 4,096 tokens at a time, and what each function says of
+    the logits (R, V) and targets (R,) there, (B, window) too: a part of the rows after the other where V is large.
+    """
     device = next(model.parameters()).device
     tokens = tokens.to(device)
     batch_size = max(1, 4096 // window)
     with evaluating(model):
-        for part in zip(starts.split(batch_size), lengths.split(batch_size), strict=True):
+        for part in zip(starts.split(batch_size), lengths.split(batch_size), strict=True) if len(starts) else ():
             x, y = cut(tokens, *part, window)
-            yield y, model(x)[0]
+            parts = ([f(logits, targets) for f in of] for logits, targets in _scores(model, x, y))
+            yield y, *(torch.cat(found).view_as(y) for found in zip(*parts, strict=True))
+
+
+def _scores(model: nn.Module, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (R, V) and targets (R,), some rows after the others: SCORES numbers at a time, if the model is a GPT."""
+    y = y.flatten()
+    config = getattr(model, "config", None)
+    if config is None or y.numel() * config.vocab_size <= SCORES:
+        yield model(x)[0].flatten(0, 1), y
+        return
+    hidden, rows = model.hidden(x).flatten(0, 1), max(1, SCORES // config.vocab_size)
+    for h, targets in zip(hidden.split(rows), y.split(rows), strict=True):
+        yield model.lm_head(h), targets

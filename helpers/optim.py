@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.config import Recipe
+from helpers.parallel import Group
 from helpers.runtime import WORTH_IT, Runtime, seconds_of
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, Jordan et al. 2024
@@ -20,9 +21,9 @@ class Muon(torch.optim.Muon):
     matrix. dtype: of these products, which need no more than 16 bits; `muon_dtype` knows what is fast here.
     """
 
-    def __init__(self, params, lr: float, weight_decay: float, dtype: torch.dtype) -> None:
+    def __init__(self, params, lr: float, weight_decay: float, dtype: torch.dtype, group: Group | None = None) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay)
-        self.dtype = dtype
+        self.dtype, self.group = dtype, group or Group()
 
     @torch.no_grad()
     def step(self) -> None:
@@ -46,12 +47,23 @@ class Muon(torch.optim.Muon):
         lying = [u.T if u.size(0) > u.size(1) else u for u in updates]
         if self.dtype == torch.float16:  # which would lose small numbers before the iteration scales them
             lying = [u / u.norm().clamp(min=group["eps"]) for u in lying]
-        even = orthogonalize(torch.stack([u.to(self.dtype) for u in lying]), group["ns_coefficients"], group["eps"])
+        even = self._share(torch.stack([u.to(self.dtype) for u in lying]), group["ns_coefficients"], group["eps"])
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
         for p, u in zip(params, even, strict=True):
             rows, columns = p.shape
             p.add_(u.T if rows > columns else u, alpha=-lr * math.sqrt(max(1, rows / columns)))
+
+    def _share(self, x: Tensor, coefficients: tuple[float, float, float], eps: float) -> Tensor:
+        """`orthogonalize`, (n, R, C): each process does its share of the matrices, and gets the others'."""
+        if self.group.world == 1:
+            return orthogonalize(x, coefficients, eps)
+        share = -(-len(x) // self.group.world)
+        first = self.group.rank * share
+        mine = torch.zeros(share, *x.shape[1:], dtype=x.dtype, device=x.device)  # the last may have fewer
+        if count := max(0, min(share, len(x) - first)):
+            mine[:count] = orthogonalize(x[first : first + count], coefficients, eps)
+        return self.group.gather(mine)[: len(x)]
 
 
 def orthogonalize(x: Tensor, coefficients: tuple[float, float, float], eps: float, steps: int = 5) -> Tensor:
@@ -103,12 +115,12 @@ def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def build_optimizers(
-    model: nn.Module, recipe: Recipe, dtype: torch.dtype = torch.float32
+    model: nn.Module, recipe: Recipe, dtype: torch.dtype = torch.float32, group: Group | None = None
 ) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2019) for the whole model, or Muon, computing in `dtype`, beside it.
 
-    Muon takes the hidden matrices. Biases and gains are never decayed. Every parameter group remembers its peak rate
-    as `peak_lr`.
+    Muon takes the hidden matrices, and a group of processes that step together shares its work. Biases and gains are
+    never decayed. Every parameter group remembers its peak rate as `peak_lr`.
     """
     by_muon = hidden_matrices(model) if recipe.optimizer == "muon" else {}
     hidden = list(by_muon.values())
@@ -118,7 +130,7 @@ def build_optimizers(
     groups = [g for g in groups if g["params"]]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)]
     if hidden:
-        optimizers.append(Muon(hidden, lr=recipe.muon_lr, weight_decay=recipe.weight_decay, dtype=dtype))
+        optimizers.append(Muon(hidden, lr=recipe.muon_lr, weight_decay=recipe.weight_decay, dtype=dtype, group=group))
     for group in (g for o in optimizers for g in o.param_groups):
         group["peak_lr"] = group["lr"]
     return optimizers

@@ -30,6 +30,14 @@ class Group:
             dist.all_reduce(value)
         return value
 
+    def gather(self, mine: Tensor) -> Tensor:
+        """(n, …) of each process, one behind the other, (world * n, …), in every one of them."""
+        if self.world == 1:
+            return mine
+        parts = [torch.empty_like(mine) for _ in range(self.world)]
+        dist.all_gather(parts, mine)
+        return torch.cat(parts)
+
     def any(self, *flags: bool, device: torch.device) -> tuple[bool, ...]:
         """Which of the flags are up in any process; one exchange for all of them."""
         if self.world == 1:

@@ -1,5 +1,7 @@
 """A training run from its first step to its report: what `python -m helpers train` does once everything is chosen."""
 
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from helpers.checkpoint import CheckpointError, clear_checkpoint, has_checkpoint, load_weights, read_meta
+from helpers.checkpoint import CheckpointError, clear_checkpoint, has_checkpoint, load_weights, on_drive, read_meta
 from helpers.guard import (
     PROBE_STEPS,
     RefusedError,
@@ -52,6 +54,8 @@ class Session:
     log: RunLog = field(default_factory=RunLog)
     measured: dict[int, float] = field(default_factory=dict)  # step -> whole-corpus loss
     told_to_stop: bool = False  # SIGTERM sets it
+    _save_took: float = 0.0  # seconds, the last time
+    _local: Path | None = None  # where the log grows while its folder is on Google Drive
 
     def begin(self, resume: bool = False, fresh: bool = False) -> None:
         """A new run, or that of the folder. Raises CheckpointError if the folder holds a run and neither is said."""
@@ -65,7 +69,7 @@ class Session:
             if main:
                 for name in ("metrics.json", "samples.txt"):  # of an earlier run
                     (self.folder / name).unlink(missing_ok=True)
-            self.log = RunLog(log_file if main else None)
+            self.log = RunLog(self._log_path() if main else None)
             return
         if not resume:
             raise CheckpointError(f"{self.folder} already holds a run: go on with --resume, or start over with --fresh")
@@ -76,7 +80,17 @@ class Session:
         self.trainer.resume(checkpoint)
         self.say(f"resumed after step {self.trainer.steps_done}")
         self.measured = dict(saved["whole_corpus"])
-        self.log = RunLog.resume(log_file, self.trainer.steps_done) if main else RunLog()
+        if main and self._log_path() != log_file and log_file.is_file():
+            shutil.copyfile(log_file, self._log_path())
+        self.log = RunLog.resume(self._log_path(), self.trainer.steps_done) if main else RunLog()
+
+    def _log_path(self) -> Path:
+        """Where the log grows: in the run's folder, or, line by line too slow for Drive, beside the system's own."""
+        if not on_drive(self.folder):
+            return self.folder / "log.csv"
+        if self._local is None:
+            self._local = Path(tempfile.mkdtemp(prefix="gpt2-by-heart-"))
+        return self._local / "log.csv"
 
     def run(self) -> None:
         """All steps that are left: each logged; the corpus measured and the run saved in between.
@@ -106,7 +120,8 @@ class Session:
             for step in bar:
                 if group.main:
                     self.log.append(step)
-                    self._measure(step, bar)
+                self._measure(step, bar)
+                if group.main:
                     refusal = self._probe(bar) if step.number - began == PROBE_STEPS else None
                 halt = refusal is not None or self.told_to_stop
                 done, halt = group.any(self._at_target(), halt, device=trainer.runtime.device)
@@ -116,6 +131,10 @@ class Session:
                 if done or halt:
                     group.wait()  # torchrun ends the others soon after the first, and this one may still be saving
                     break
+        if on_drive(self.folder):
+            self.say(
+                "Google Drive is still uploading: before you close this runtime, wait until the folder is whole there"
+            )
         if refusal:
             raise refusal
         if trainer.steps_done < trainer.recipe.steps and not done:
@@ -133,23 +152,48 @@ class Session:
             return True
         if self.save_every:
             return step % self.save_every == 0
-        return time.perf_counter() - saved_at >= self.save_seconds
+        return time.perf_counter() - saved_at >= max(self.save_seconds, 15 * self._save_took)  # a sixteenth at most
+
+    @property
+    def _large(self) -> bool:
+        """Whether measuring the whole corpus costs so much that it is done sparingly."""
+        return self.trainer.model.config.large
 
     def _measured_every(self) -> int:
-        """Steps between measurements: twenty a run, or a hundred where the first success ends it."""
+        """Steps between measurements: twenty a run, or a hundred where the first success ends it.
+
+        A large model's are ten at most, or what a tenth of its training pays for: a pass costs a third of training on
+        as many tokens, and the last quarter's count twice.
+        """
         recipe = self.trainer.recipe
-        return max(1, recipe.steps // (100 if recipe.stop_at_target else 20))
+        many = 100 if recipe.stop_at_target else 20
+        if not self._large:
+            return max(1, recipe.steps // many)
+        passes = 0.1 * 3 * recipe.steps * recipe.batch_size * recipe.window / self.tokens.numel()
+        many = max(1, min(many if recipe.stop_at_target else 10, int(passes / 1.25) - 1))
+        return -(-recipe.steps // many)
+
+    def _in_full(self, step: int) -> bool:
+        """Whether both grids are measured at a step; a large model's in the last quarter, and at the target."""
+        return not self._large or step > 0.75 * self.trainer.recipe.steps
+
+    def _best(self) -> int | None:
+        """The step with the lowest loss: of those measured in full, if any were."""
+        steps = [step for step in self.measured if self._in_full(step)] or list(self.measured)
+        return min(steps, key=self.measured.get, default=None)
 
     def _measure(self, step: Step, bar: tqdm) -> None:
-        """The whole corpus, now and then; the best is kept."""
-        recipe = self.trainer.recipe
+        """The whole corpus, now and then, by all processes together; the best is kept."""
+        recipe, group = self.trainer.recipe, self.trainer.group
         if step.number % self._measured_every() and step.number < recipe.steps:
             return
+        enough = None if self._in_full(step.number) else self.target
         with self.trainer.runtime.autocast():
-            loss = whole_corpus_loss(self.trainer.model, self.tokens, recipe.window)
-        best = loss < min(self.measured.values(), default=float("inf"))
+            loss = whole_corpus_loss(self.trainer.model, self.tokens, recipe.window, enough, group)
         self.measured[step.number] = loss
-        if best:
+        if not group.main:
+            return
+        if self._best() == step.number:
             self._save("best", with_training=False)
         mean = self.log.rows[-1]["avg_loss"]
         bar.write(f"step {step.number:6d}  batch {step.loss:8.4f}  mean of 100 {mean:8.4f}  whole corpus {loss:8.4f}")
@@ -158,16 +202,21 @@ class Session:
         """Say what the first steps foretell; the refusal, if that is over the budget."""
         trainer = self.trainer
         left = trainer.recipe.steps - trainer.steps_done
-        passes = 2 * left / self._measured_every()  # over the whole corpus, forward only, by one process
+        coming = range(trainer.steps_done + 1, trainer.recipe.steps + 1)
+        passes = sum(1 + self._in_full(s) for s in coming if s % self._measured_every() == 0)  # forward only
+        report = trainer.group.world * (6 * self.tokens.numel() + 1000 * (64 + 100))  # by one process
         peak = peak_memory(trainer.runtime)  # before `matrix_rate` adds its own
+        if self.save_every is None:
+            self._save("checkpoint", with_training=True)  # the first is early, and shows what one costs
         expected = forecast(
             self.log.rows[-PROBE_STEPS:],
             left,
-            passes * self.tokens.numel() / 3 * trainer.group.world,
+            (passes * self.tokens.numel() + report) / 3,
             flops_per_token(trainer.model.config, trainer.recipe.window),
             matrix_rate(trainer.runtime),
             peak,
             trainer.group.world,
+            0.0 if self.save_every else self._save_took / max(self.save_seconds, 15 * self._save_took, 1e-9),
         )
         bar.write(f"after {PROBE_STEPS} steps: {expected}")
         try:
@@ -179,13 +228,17 @@ class Session:
     def _save(self, name: str, with_training: bool) -> None:
         trainer = self.trainer
         now = {**self.meta, "step": trainer.steps_done, "whole_corpus": list(self.measured.items())}
-        training = trainer.training_state() if with_training else None
+        training, start = trainer.training_state() if with_training else None, time.perf_counter()
+        if self._local and with_training:  # before the checkpoint: a log that is ahead of it can be cut
+            shutil.copyfile(self.log.path, self.folder / "log.csv")
         save_checkpoint(self.folder / name, trainer.model, now, training)
+        if with_training:
+            self._save_took = time.perf_counter() - start
 
     def report(self) -> dict[str, Any]:
         """All measures of the best model, written to metrics.json."""
         trainer, window = self.trainer, self.trainer.recipe.window
-        if min(self.measured, key=self.measured.get) != trainer.steps_done:
+        if self._best() != trainer.steps_done:
             load_weights(self.folder / "best", trainer.model)
         with trainer.runtime.autocast():
             metrics = measure(trainer.model, self.tokens, window)

@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from helpers.config import PROFILES, RECIPES, GPTConfig, Recipe, pick_profile
+from helpers.record import recorded
 
 RECIPE = Recipe(steps=10, window=8, batch_size=4)
 
@@ -65,3 +66,14 @@ def test_the_t4_profile_trains_the_real_model_on_the_real_text():
     t4 = PROFILES["t4"]
     assert t4.main.gpt == GPTConfig()
     assert (t4.corpus, t4.main.excerpt, t4.main.all_rows) == ("tinyshakespeare", None, True)
+    recipe = t4.main.recipe
+    assert recipe.accumulation == 1, "a T4 holds the step's 8,192 tokens at once"
+    assert round(recipe.steps * recipe.batch_size * recipe.window / 338_024) == 80
+    exposure = 80 * 64 / recipe.window  # how often a token is read near a window's start: 12.8 gave 96 %, 25.6 98.8 %
+    assert exposure >= 20
+
+
+def test_a_promise_is_kept_by_a_run_that_is_recorded():
+    assert PROFILES["demo"].measured
+    assert PROFILES["demo"].measured == bool(recorded("demo-*"))
+    assert PROFILES["t4"].measured == bool(recorded("t4-*")), "a recorded run makes its figures a promise"

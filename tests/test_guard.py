@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import guard, runtime
+from helpers import execute, guard, runtime
 from helpers.config import PROFILES, GPTConfig
 from helpers.guard import (
     RefusedError,
@@ -18,6 +18,7 @@ from helpers.guard import (
     peak_memory,
     refuse_hopeless,
     refuse_over_budget,
+    refuse_without_gpu,
 )
 from helpers.runtime import Runtime
 from tests.conftest import CPU
@@ -43,6 +44,7 @@ def test_weights_and_optimizer_alone_are_counted_and_windows_add():
     assert memory_needed(GPT2, T4, 1, 2) == pytest.approx(memory_needed(GPT2, adamw, 1, 2) - 4 * 84_934_656)
     assert memory_needed(GPT2, T4, 16, 2) > memory_needed(GPT2, T4, 8, 2) > memory_needed(GPT2, T4, 1, 2)
     assert memory_needed(GPT2, T4, 8, 2) < 12 * 2**30, "the t4 profile's pass fits a T4"
+    assert memory_needed(GPT2, T4, T4.batch_size, 2) < 0.9 * 14.6 * 2**30, "all of a step's windows do, at once"
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def test_a_card_that_is_too_old_is_left_alone_by_notebooks_and_refused_by_a_long
     refuse_hopeless(PROFILES["demo"].main.gpt, T4, CPU, floor=0.02, target=0.1, asked_for="cpu")
 
 
-@pytest.mark.parametrize(("free", "windows"), [(140, 16), (14.6, 16), (7.5, 8), (5.5, 4), (3.0, 1)])
+@pytest.mark.parametrize(("free", "windows"), [(140, 32), (14.6, 32), (7.5, 16), (5.5, 8), (3.0, 2)])
 def test_the_micro_batch_is_what_the_free_memory_holds(gpu, free, windows):
     gpu(free=free)
     assert micro_batch(GPT2, replace(T4, accumulation=1), CUDA) == windows
@@ -99,8 +101,9 @@ def test_on_a_cpu_the_recipe_says_what_a_pass_holds():
 def test_a_forecast_is_what_the_log_says():
     rows = [{"dt": 9.0, "tokens/s": 111.0}] + 19 * [{"dt": 2.0, "tokens/s": 500.0}]
     expected = forecast(rows, steps_left=60, other_tokens=30_000, flops=800e6, rate=1e12, peak_bytes=3 * 2**30)
-    assert str(expected) == "500 tokens/s, MFU 40%, 3:00 min to the last step, peak memory 3.0 GiB"
+    assert str(expected) == "500 tokens/s, MFU 40%, 3:00 min to the end, peak memory 3.0 GiB"
     assert forecast(rows, 90, 0, 800e6, 1e12, 0, world=2).mfu == 0.2
+    assert forecast(rows, 60, 30_000, 800e6, 1e12, 0, saving=1 / 15).seconds_left == pytest.approx(192)
     refuse_over_budget(expected, None)
     refuse_over_budget(expected, 3.0)
     with pytest.raises(RefusedError, match=re.escape("over the budget of 2.5 minutes")):
@@ -109,3 +112,53 @@ def test_a_forecast_is_what_the_log_says():
 
 def test_the_guard_probes_as_many_steps_as_it_says():
     assert guard.PROBE_STEPS == 20
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A CPU of 0.35 TFLOP/s (two cores with bf16), and no GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(guard, "matrix_rate", lambda _: 0.35e12)
+    for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("variable", "says"),
+    [
+        ("COLAB_RELEASE_TAG", r"In Colab: Runtime > Change runtime type > T4 GPU"),
+        ("KAGGLE_KERNEL_RUN_TYPE", r"On Kaggle: Settings > Accelerator > GPU T4 x2"),
+        ("NOTHING", r"Use a machine with a GPU"),
+    ],
+)
+@pytest.mark.usefixtures("slow")
+def test_a_full_size_run_without_a_gpu_is_refused_with_what_to_click(monkeypatch, variable, says):
+    monkeypatch.setenv(variable, "here")
+    with pytest.raises(RefusedError, match=rf"27,033,600 tokens of this run take at least 1\d hours\. {says}"):
+        refuse_hopeless(GPT2, T4, CPU, floor=0.025, target=0.1)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_cpu_that_is_meant_or_fast_enough_is_not_refused():
+    refuse_hopeless(GPT2, T4, CPU, floor=0.025, target=0.1, asked_for="cpu")
+    refuse_without_gpu(GPT2, replace(T4, steps=1000, batch_size=8), CPU)  # the README's hour on a CPU
+    refuse_without_gpu(GPT2, T4, CPU, steps_done=T4.steps - 100)
+    refuse_without_gpu(PROFILES["demo"].main.gpt, replace(T4, steps=10**9), CPU)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_small_model_is_not_held_up_by_a_measurement(monkeypatch):
+    monkeypatch.setattr(guard, "matrix_rate", lambda _: pytest.fail("seconds, on a slow machine"))
+    refuse_without_gpu(PROFILES["demo"].main.gpt, T4, CPU)
+    refuse_without_gpu(GPT2, T4, CPU, steps_done=T4.steps)
+
+
+@pytest.mark.usefixtures("slow")
+def test_the_series_at_full_size_is_refused_before_its_first_notebook(monkeypatch, tmp_path):
+    monkeypatch.setenv("RUNS_DIR", str(tmp_path))
+    with pytest.raises(execute.NotebookError, match=r"take at least 1\d hours"):
+        execute.refuse_hours(PROFILES["t4"])
+    execute.refuse_hours(PROFILES["laptop"])
+    (tmp_path / "t4/gpt/checkpoint").mkdir(parents=True)
+    execute.refuse_hours(PROFILES["t4"])  # a run from elsewhere: notebook 04 asks what is left of it

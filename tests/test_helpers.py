@@ -25,11 +25,11 @@ ALLOWED = {  # who may import whom
     "cache": {"config"},
     "model": {"cache", "config", "loss"},
     "windows": {"config"},
-    "optim": {"config", "runtime"},
+    "optim": {"config", "parallel", "runtime"},
     "kernels": {"runtime"},
     "checkpoint": {"config"},
     "generate": {"runtime", "windows"},
-    "memorization": {"config", "runtime", "windows"},
+    "memorization": {"config", "parallel", "runtime", "windows"},
     "runlog": {"checkpoint"},
     "train": {"config", "checkpoint", "optim", "parallel", "runlog", "runtime", "windows"},
     "guard": {"config", "runtime"},
@@ -45,7 +45,7 @@ ALLOWED = {  # who may import whom
     "kernel": set(),
     "watch": {"kernel", "runs"},
     "watch_tests": {"kernel", "runs", "watch"},
-    "execute": {"config", "kernel", "runs", "watch"},
+    "execute": {"config", "guard", "kernel", "runs", "runtime", "watch"},
     "__main__": set(FILES) - {"__main__", "address", "execute", "install", "set_up_cell", "watch_tests"},
 }
 SPEAKERS = {"__main__", "address", "execute", "install", "set_up_cell"}  # programs; the others return values
@@ -144,6 +144,20 @@ def test_a_verdict_names_what_failed():
     assert verdict({"a": True, "b": True}) == "a: True\nb: True"
     with pytest.raises(RuntimeError, match="not as promised: b; c"):
         verdict({"a": True, "b": False, "c": False})
+
+
+def test_what_no_run_has_reached_before_is_said_and_not_raised():
+    checks = {"a": True, "b": False}
+    assert verdict(checks, ["b"], measured=False).splitlines() == [
+        "a: True",
+        "b: False (a hope: this profile has not been measured before)",
+    ]
+    with pytest.raises(RuntimeError, match="not as promised: b"):
+        verdict(checks, ["b"], measured=True)
+    with pytest.raises(RuntimeError, match="not as promised: b"):
+        verdict(checks, ["a"], measured=False)
+    with pytest.raises(ValueError, match="no such check: c"):
+        verdict(checks, ["c"])
 
 
 def names_used(tree) -> list[str]:

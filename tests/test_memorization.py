@@ -6,8 +6,11 @@ from collections import Counter
 import pytest
 import torch
 
+from helpers import memorization
 from helpers.generate import generate
-from helpers.memorization import corpus_loss, longest_recitation, loss_floor, measure, recall
+from helpers.memorization import corpus_loss, longest_recitation, loss_floor, measure, recall, whole_corpus_loss
+from helpers.parallel import Group
+from helpers.windows import grid
 from tests.conftest import tiny_gpt, tiny_trainer
 
 
@@ -170,3 +173,58 @@ def test_measures_refuse_what_they_cannot_measure(tokens):
         loss_floor(tokens, 8, "pages")
     with pytest.raises(ValueError, match="300 tokens"):
         loss_floor(tokens, 300)
+
+
+def test_a_wide_vocabulary_is_scored_some_rows_at_a_time_with_the_same_result(reciter, monkeypatch):
+    model, tokens = reciter
+    whole, seen = measure(model, tokens, 16, recalls=[(4, 8)], prompt=4), []
+    hook = model.lm_head.register_forward_hook(lambda _, __, logits: seen.append(logits.numel()))
+    monkeypatch.setattr(memorization, "SCORES", 7 * 50)
+    found = measure(model, tokens, 16, recalls=[(4, 8)], prompt=4)
+    hook.remove()
+    assert max(seen) == 7 * 50
+    assert found == pytest.approx(whole, abs=1e-6)
+
+
+def test_gpt2s_logits_of_a_measurement_take_a_quarter_of_a_gigabyte():
+    assert 4 * memorization.SCORES <= 2**28
+    demo_rows, tokens_at_once = 1_932, 4096
+    assert demo_rows * tokens_at_once <= memorization.SCORES, "the small profiles are measured whole, to the same bits"
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_that_share_the_windows_find_what_one_finds(tokens, world):
+    """Each rank's sums are noted, then added up as the group would."""
+    model, sums = tiny_gpt(scale=3.0), []
+
+    class Pretended(Group):
+        def sum(self, value):
+            sums.append(value.clone())
+            return sum(sums)
+
+    alone = corpus_loss(model, tokens, 12, 5)
+    for rank in range(world):
+        shared = corpus_loss(model, tokens, 12, 5, Pretended(rank, world))
+    assert all(0 < s[1].sum() < 299 for s in sums), "each has a part"
+    assert shared.mean == pytest.approx(alone.mean, abs=1e-9)
+    assert torch.equal(shared.counts, alone.counts)
+    assert shared.accuracy == alone.accuracy
+
+
+def test_more_processes_than_windows_leave_some_idle(tokens):
+    class Pretended(Group):
+        def sum(self, value):
+            return value
+
+    found = corpus_loss(tiny_gpt(), tokens[:14], 12, 0, Pretended(1, 2))
+    assert found.counts.sum() == 1
+    idle = memorization._loss_of(tiny_gpt(), tokens[:9], *grid(9, 12), 12, Pretended(0, 2))
+    assert idle.counts.sum() == 8
+
+
+def test_the_second_grid_is_not_measured_where_the_first_is_not_good_enough(tokens):
+    model = tiny_gpt(scale=3.0)
+    first, both = corpus_loss(model, tokens, 12).mean, whole_corpus_loss(model, tokens, 12)
+    assert both == max(first, corpus_loss(model, tokens, 12, 6).mean)
+    assert whole_corpus_loss(model, tokens, 12, enough=first) == first
+    assert whole_corpus_loss(model, tokens, 12, enough=first + 1e-6) == both

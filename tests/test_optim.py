@@ -6,6 +6,7 @@ import torch
 from helpers import optim, runtime
 from helpers.config import Recipe
 from helpers.optim import Muon, beta1, build_optimizers, lr_share, muon_dtype, orthogonalize
+from helpers.parallel import Group
 from helpers.runtime import Runtime
 from tests.conftest import CPU, tiny_gpt
 
@@ -182,3 +183,24 @@ def test_muon_in_fp16_does_not_lose_small_gradients():
         Muon(params, 0.02, 0.0, dtype=torch.float16).step()
     for a, b in zip(small, large, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_processes_that_share_muons_matrices_get_what_one_computes(world):
+    """Four matrices among more or fewer processes; each one's share is noted, then put together as the group would."""
+    shares = []
+
+    class Pretended(Group):
+        def gather(self, mine):
+            shares.append(mine)
+            return torch.cat(shares)
+
+    x = torch.randn(4, 6, 10, generator=torch.Generator().manual_seed(0))
+    coefficients = (3.4445, -4.775, 2.0315)
+    for rank in range(world):
+        muon = Muon(
+            [torch.nn.Parameter(x[0])], lr=1.0, weight_decay=0.0, dtype=torch.bfloat16, group=Pretended(rank, world)
+        )
+        shared = muon._share(x, coefficients, 1e-7)
+    assert {len(share) for share in shares} == {-(-4 // world)}
+    torch.testing.assert_close(shared, orthogonalize(x, coefficients, 1e-7), rtol=1e-6, atol=1e-6)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from helpers import parallel
+from helpers.checkpoint import read_meta
 from helpers.parallel import Group
 from helpers.runlog import read_log
 from helpers.runs import ROOT
@@ -52,6 +53,8 @@ def test_two_processes_have_the_losses_of_one_with_accumulation(alone, tmp_path)
     out = finish(start(2, tmp_path / "run", "--steps", "12"))
     assert "2 processes share the 4 windows of a step" in out
     assert losses(tmp_path / "run") == pytest.approx(losses(alone), abs=1e-5)
+    measured = [dict(read_meta(folder / "checkpoint")["whole_corpus"]) for folder in (alone, tmp_path / "run")]
+    assert measured[1] == pytest.approx(measured[0], abs=1e-5), "both processes measure, each its share of the windows"
     assert json.loads((tmp_path / "run/run.json").read_text())["environment"]["processes"] == 2
 
 

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from helpers import checkpoint
 from helpers.checkpoint import has_checkpoint, read_meta
-from helpers.guard import RefusedError
+from helpers.config import PROFILES, GPTConfig
+from helpers.guard import RefusedError, forecast
 from helpers.model import GPT
 from helpers.runlog import read_log
 from helpers.runs import ROOT
@@ -36,7 +39,20 @@ def session(folder, tokens, trainer=None, **changes) -> Session:
 
 
 def command(folder, *more: str) -> list[str]:
-    line = [sys.executable, "-m", "helpers", "train", "--steps", "24", "--save-every", "6", "--out", str(folder)]
+    line = [
+        sys.executable,
+        "-m",
+        "helpers",
+        "train",
+        "--device",
+        "cpu",
+        "--steps",
+        "24",
+        "--save-every",
+        "6",
+        "--out",
+        str(folder),
+    ]
     return [*line, *more]
 
 
@@ -285,3 +301,86 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_clearly(calm, tmp_path, dama
     assert ("is damaged" if damage == "truncated" else "is of another run") in done.stderr
     assert "Traceback" not in done.stderr
     assert rows_in(folder) == 24
+
+
+def test_a_save_that_takes_long_is_made_seldom(tokens, tmp_path, monkeypatch):
+    """Fifteen times what it took lies between two, so that a slow Drive costs a sixteenth of the run at most."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr("helpers.session.time.perf_counter", lambda: float(next(clock)))
+    run = session(tmp_path, tokens, save_seconds=2.0)
+    assert run._due(3, saved_at=next(clock) - 2.0)
+    run._save_took = 10.0
+    assert not run._due(3, saved_at=next(clock) - 140.0)
+    assert run._due(3, saved_at=next(clock) - 150.0)
+
+
+def test_on_drive_the_log_grows_elsewhere_and_comes_with_the_checkpoint(tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "DRIVE", tmp_path / "drive")
+    folder = tmp_path / "drive/MyDrive/run"
+    run = session(folder, tokens, tiny_trainer(tokens, steps=12), save_every=5)
+    run.begin()
+    seen = []
+    append = run.log.append
+    run.log.append = lambda step: (append(step), seen.append(rows_in(folder)))
+    run.run()
+    assert seen == [0] * 5 + [5] * 5 + [10] * 2, "written with the checkpoint, not line by line"
+    assert rows_in(folder) == 12
+    assert run.said[-1].startswith("Google Drive is still uploading")
+    on = session(folder, tokens, tiny_trainer(tokens, steps=12))
+    on.begin(resume=True)
+    assert [row["step"] for row in on.log.rows] == list(range(1, 13))
+    assert on.log.path != folder / "log.csv"
+
+
+def large(tokens, monkeypatch, tmp_path, **changes):
+    monkeypatch.setattr(GPTConfig, "large", True)
+    return session(tmp_path, tokens, tiny_trainer(tokens, **changes))
+
+
+def test_a_large_models_measurements_cost_a_tenth_of_its_training(tmp_path):
+    """Passes over the corpus, forward only, against three times as many operations in a training step."""
+    t4 = PROFILES["t4"]
+    for name in ("own", "constant", "cosine", "onecycle"):
+        recipe = t4.recipe(name)
+        fake = SimpleNamespace(recipe=recipe, model=SimpleNamespace(config=t4.main.gpt))
+        run = Session(fake, torch.zeros(338_025), tmp_path, {}, 0.1, print)
+        at = [s for s in range(1, recipe.steps + 1) if s % run._measured_every() == 0 or s == recipe.steps]
+        passes = sum(1 + run._in_full(s) for s in at)
+        share = passes * 338_025 / 3 / (recipe.steps * recipe.batch_size * recipe.window)
+        assert share <= 0.1, f"{name}: {share:.0%}"
+        assert len(at) >= 10
+        assert run._in_full(recipe.steps)
+        if name == "own":
+            assert len(at) == 10
+
+
+def test_a_large_model_is_measured_on_one_grid_until_the_last_quarter(tokens, monkeypatch, tmp_path):
+    run = large(tokens, monkeypatch, tmp_path, steps=40, batch_size=64)
+    asked = []
+    monkeypatch.setattr("helpers.session.whole_corpus_loss", lambda *given: asked.append(given[3]) or 1.0 / len(asked))
+    run.begin()
+    run.run()
+    assert list(run.measured) == list(range(4, 41, 4))
+    assert asked == [run.target] * 7 + [None] * 3
+    assert read_meta(tmp_path / "best")["step"] == 40
+
+
+def test_the_best_of_a_large_model_is_one_that_was_measured_in_full(tokens, monkeypatch, tmp_path):
+    run = large(tokens, monkeypatch, tmp_path, steps=40)
+    run.measured = {8: 0.2, 24: 0.1}
+    assert run._best() == 24
+    run.measured |= {32: 0.3, 36: 0.2, 40: 0.25}
+    assert run._best() == 36
+
+
+def test_the_first_steps_foretell_the_report_and_the_saves_too(tokens, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("helpers.session.forecast", lambda *given: told.append(given) or forecast(*given))
+    run = session(tmp_path, tokens, tiny_trainer(tokens, steps=40), save_seconds=1.0)
+    run.begin()
+    run.run()
+    (given,) = told
+    passes, report = 2 * 10, 6 * 300 + 1000 * (64 + 100)  # steps 22, 24, … 40; then everything else
+    assert given[2] == (passes * 300 + report) / 3
+    assert 0 < given[-1] <= 1 / 15
+    assert read_meta(tmp_path / "checkpoint")["step"] == 40

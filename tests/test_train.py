@@ -1,12 +1,13 @@
 """The loop: what a step reports, what a resumed run repeats, when a run stops."""
 
 import math
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
-from helpers import optim
+from helpers import optim, train
 from helpers.checkpoint import CheckpointError
 from helpers.runlog import RunLog, Step, read_log, stop_step
 from helpers.runtime import Runtime
@@ -216,6 +217,12 @@ def test_the_mean_of_100_waits_for_a_hundred():
 # --- what is tried out before the first step -----------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def compiling_pays(monkeypatch):
+    """For runs as short as a test's."""
+    monkeypatch.setattr(train, "COMPILE_PAYS", 1)
+
+
 def compiling(tokens, **changes):
     return tiny_trainer(tokens, runtime=replace(CPU, compiles=True), **changes)
 
@@ -261,3 +268,64 @@ def test_windows_that_do_not_fit_into_the_memory_are_taken_fewer_at_a_time(token
     monkeypatch.setattr(hopeless.model, "loss", limited)
     with pytest.raises(torch.OutOfMemoryError):
         hopeless.prepare()
+
+
+def test_a_run_with_few_steps_left_is_not_compiled(tokens, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("a minute for nothing"))
+    trainer = compiling(tokens, steps=600)
+    trainer.steps_done = 101
+    assert trainer.prepare() == ["not compiled: 499 steps are too few for a minute of compiling to pay"]
+    assert not trainer.compiled
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    trainer = compiling(tokens, steps=600)
+    assert trainer.prepare() == []
+    assert trainer.compiled
+
+
+def test_an_apple_gpu_that_is_too_small_gets_fewer_windows_at_a_time(tokens, monkeypatch):
+    """Metal says so in a plain RuntimeError; the tensors of this test stay on the CPU."""
+    trainer = tiny_trainer(tokens, steps=3, runtime=replace(CPU, device=torch.device("mps")))
+    fits, loss = 2, trainer.model.loss
+
+    def limited(x, y):
+        if len(x) > fits:
+            raise RuntimeError("MPS backend out of memory (MPS allocated: 17.81 GB, max allowed: 18.13 GB)")
+        return loss(x, y)
+
+    monkeypatch.setattr(trainer.model, "loss", limited)
+    assert trainer.prepare() == ["micro-batch 2: 4 windows at once did not fit into the memory"]
+    fits = 0
+    with pytest.raises(torch.OutOfMemoryError, match="MPS backend"):
+        trainer.prepare()
+
+
+def test_the_loss_scale_rises_again_within_a_run(tokens):
+    trainer = tiny_trainer(tokens, runtime=FP16, steps=201)
+    trainer.scaler.load_state_dict(trainer.scaler.state_dict() | {"scale": 1024.0})
+    for _ in trainer.steps():
+        pass
+    assert trainer.scaler.get_scale() == 2048.0
+
+
+def test_a_step_waits_for_its_device_once(tokens, monkeypatch):
+    """What a step asks of the device as a number stops the queue of a fast GPU: loss, norm and count go together."""
+    trainer, asked = tiny_trainer(tokens), []
+    for name in ("item", "tolist", "__bool__", "__int__", "__float__"):
+        plain = getattr(torch.Tensor, name)
+
+        def noted(self, *given, plain=plain, name=name):
+            if sys._getframe(1).f_code.co_filename == train.__file__:
+                asked.append(name)
+            return plain(self, *given)
+
+        monkeypatch.setattr(torch.Tensor, name, noted)
+    next(trainer.steps())
+    assert asked == ["tolist"]
+
+
+def test_a_cpu_run_asks_nothing_of_the_gpus_of_its_machine(tokens, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: pytest.fail("a context on each card"))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *_: pytest.fail("a context"))
+    assert tiny_trainer(tokens).training_state()["cuda_rng"] == []

@@ -1,0 +1,92 @@
+"""Cells of the notebooks that do something else at full size, run with a stand-in for what they need."""
+
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+import torch
+
+from helpers.config import PROFILES
+from helpers.quantize import FORMATS
+from helpers.runs import ROOT
+
+
+def cell(name: str) -> str:
+    """The source of a cell, by its id."""
+    (path,) = (ROOT / "notebooks").glob(f"{name[:2]}_*.ipynb")
+    return next(c.source for c in nbformat.read(path, as_version=4).cells if c.id == name)
+
+
+@pytest.mark.parametrize(
+    ("large", "device", "length", "places", "where"),
+    [
+        (False, "cpu", 9000, 1000, "as served"),
+        (True, "cpu", 4096, 100, "as served"),
+        (True, "cuda", 9000, 1000, "cuda"),
+    ],
+)
+def test_notebook_06_measures_a_large_model_where_it_takes_no_hours(capsys, large, device, length, places, where):
+    asked = []
+    model = SimpleNamespace(config=SimpleNamespace(large=large), to=lambda device: str(device))
+    names = {
+        "model": model,
+        "FORMATS": FORMATS,
+        "tokens": torch.zeros(9000),
+        "window": 256,
+        "ready_to_write": lambda m, _: "as served" if m is model else m,
+        "pick_runtime": lambda **_: SimpleNamespace(device=torch.device(device)),
+        "measure": lambda m, tokens, _, places: asked.append((m, len(tokens), places)),
+    }
+    exec(cell("06-16"), names)
+    assert asked == [(where, length, places)] * 3
+    assert ("the first 4,096 of 9,000 tokens" in capsys.readouterr().out) == (length == 4096)
+
+
+def test_notebook_02_goes_on_with_the_best_of_its_ten_measurements():
+    model, losses = torch.nn.Linear(1, 1), iter([3.0, 2.0, 1.7, 1.5, 1.4, 1.3, 1.35, 1.5, 1.6, 1.7])
+
+    def steps():
+        for number in range(1, 21):
+            torch.nn.init.constant_(model.weight, number)
+            yield SimpleNamespace(number=number)
+
+    def corpus_loss(_, part, __):
+        return SimpleNamespace(mean=next(losses) if part == "val" else 1.0)
+
+    class Text(str):
+        def __getitem__(self, _):
+            return self
+
+    names = {
+        "model": model,
+        "trainer": SimpleNamespace(steps=steps),
+        "recipe": SimpleNamespace(steps=20, window=8),
+        "corpus_loss": corpus_loss,
+        "train": Text("train"),
+        "val": Text("val"),
+        "stretch": 5,
+        "log": [],
+        "curve": [],
+        "best": float("inf"),
+    }
+    exec(cell("02-60"), names)
+    exec(cell("02-65").splitlines()[0], names)
+    assert model.weight.item() == 12, "the sixth measurement was the best"
+    assert len(names["curve"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "reached"),
+    [
+        ("02-71", "validation loss at or below"),
+        ("04-65", "recall 32 -> 32 from at least"),
+        ("05-48", "recall 32 -> 32 from at least"),
+        ("06-56", "bf16 and int8 keep the memory"),
+    ],
+)
+def test_what_training_reached_is_promised_only_where_it_was_measured(name, reached):
+    source = cell(name)
+    call = source[source.rindex("verdict(") :]
+    assert call.endswith("profile.measured))")
+    assert reached in (source[source.index("reached = ") :] if "reached = " in source else call)
+    assert not PROFILES["t4"].measured
