@@ -186,7 +186,7 @@ def _as_json(last: Answers) -> dict[str, Any]:
     for answer in last.texts:
         whole = answer.prompt + answer.new
         spans = [vars(span) | {"text": whole[span.start : span.end]} for span in answer.trace.spans]
-        texts.append({"text": answer.new, **vars(answer.trace), "spans": spans})
+        texts.append({"text": answer.new, "summary": answer.trace.in_words(), **vars(answer.trace), "spans": spans})
     return {"answers": texts, "tokens_per_second": last.tokens_per_second}
 
 
