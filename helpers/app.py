@@ -26,12 +26,14 @@ LOOK: dict[str, Any] = {  # for `launch`
                   white-space: pre-wrap; overflow-wrap: anywhere; background: var(--background-fill-primary); }
         .answer { counter-reset: piece; }
         .answer mark, .legend mark { background: #cfe6f5; color: #10222e; border-radius: 3px; padding: 0 .08em; }
+        .answer mark { border-left: 2px solid #0072b2; }
         .answer mark::before { counter-increment: piece; content: counter(piece); color: #0072b2; font-size: .65em;
                                font-family: ui-sans-serif, system-ui, sans-serif; vertical-align: super; }
         .answer .given { font-weight: 700; }
         .answer .recited, .legend .recited { text-decoration: underline 2px #0072b2; text-underline-offset: .2em; }
         .places { font-size: .88rem; margin: -.3rem 0 1.1rem; padding-left: 1.6rem; overflow-wrap: anywhere;
                   list-style: decimal; }
+        .trace::first-letter { text-transform: uppercase; }
         .verdict { font-size: .92rem; opacity: .8; margin: 0 0 .3rem; }
         table.card, table.card tr, table.card td { border: 0 !important; border-collapse: collapse; }
         table.card td { padding: .4rem .6rem; border-bottom: 1px solid var(--border-color-primary) !important; }
@@ -54,7 +56,8 @@ def build_app(served: Served) -> gr.Blocks:
             "# GPT-2 by heart\nA model that learnt one book. "
             "<span class='legend'><span class='recited'>Underlined</span> is what it recites: from its first word on, "
             "what the book says next after the prompt. <mark>Marked</mark> is what can be found anywhere in the book, "
-            "in stretches of eight tokens or more, numbered; many pieces are a collage and no recitation.</span>"
+            "in stretches of eight tokens or more, numbered: many pieces are a collage and no recitation. "
+            "What is counted is what is new, behind the prompt.</span>"
         )
         with gr.Tab("Write"), gr.Row():
             with gr.Column(scale=3, min_width=320):
