@@ -1,4 +1,4 @@
-"""The page: a prompt, what the model makes of it, and which of its words are the book's."""
+"""The page: a prompt, what the model makes of it, what of that is recited and what is found in the book in pieces."""
 
 import html
 import os
@@ -27,9 +27,16 @@ _LOOK: dict[str, Any] = {
         .answer { font-family: Georgia, serif; font-size: 1.05rem; line-height: 1.6; padding: .9rem 1.1rem;
                   border: 1px solid var(--border-color-primary); border-radius: 8px; margin-bottom: .8rem;
                   white-space: pre-wrap; overflow-wrap: anywhere; background: var(--background-fill-primary); }
-        .answer mark { background: #cfe6f5; color: #10222e; border-radius: 3px; padding: 0 .08em; }
+        .answer { counter-reset: piece; }
+        .answer mark, .legend mark { background: #cfe6f5; color: #10222e; border-radius: 3px; padding: 0 .08em; }
+        .answer mark { border-left: 2px solid #0072b2; }
+        .answer mark::before { counter-increment: piece; content: counter(piece); color: #0072b2; font-size: .65em;
+                               font-family: ui-sans-serif, system-ui, sans-serif; vertical-align: super; }
         .answer .given { font-weight: 700; }
-        .places { font-size: .88rem; margin: -.3rem 0 1.1rem; padding-left: 1.6rem; overflow-wrap: anywhere; }
+        .answer .recited, .legend .recited { text-decoration: underline 2px #0072b2; text-underline-offset: .2em; }
+        .places { font-size: .88rem; margin: -.3rem 0 1.1rem; padding-left: 1.6rem; overflow-wrap: anywhere;
+                  list-style: decimal; }
+        .trace::first-letter { text-transform: uppercase; }
         .verdict { font-size: .92rem; opacity: .8; margin: 0 0 .3rem; }
         table.card, table.card tr, table.card td { border: 0 !important; border-collapse: collapse; }
         table.card td { padding: .4rem .6rem; border-bottom: 1px solid var(--border-color-primary) !important; }
@@ -51,9 +58,11 @@ def build_app(served: Served) -> gr.Blocks:
     limits = served.limits
     with gr.Blocks(title="GPT-2 by heart", analytics_enabled=False, **({} if SIX else _LOOK)) as app:
         gr.Markdown(
-            "# GPT-2 by heart\nA model that learnt one book. What it writes is marked "
-            "<mark style='background:#cfe6f5;color:#10222e'>where it is the book, word for word</mark>, "
-            "in stretches of eight tokens or more."
+            "# GPT-2 by heart\nA model that learnt one book. "
+            "<span class='legend'><span class='recited'>Underlined</span> is what it recites: from its first word on, "
+            "what the book says next after the prompt. <mark>Marked</mark> is what can be found anywhere in the book, "
+            "in stretches of eight tokens or more, numbered: many pieces are a collage and no recitation. "
+            "What is counted is what is new, behind the prompt.</span>"
         )
         with gr.Tab("Write"), gr.Row():
             with gr.Column(scale=3, min_width=320):
@@ -148,22 +157,30 @@ def _as_html(now: Answers) -> str:
 
 
 def _one(answer: Answer) -> str:
-    text, given = answer.prompt + answer.new, len(answer.prompt)
-    edges = {0, given, len(text), *(edge for span in answer.spans for edge in (span.start, span.end))}
-    parts, places = [], []
-    for start, end in pairwise(sorted(edges)):
-        piece = _safe(text[start:end])
-        piece = f'<span class="given">{piece}</span>' if end <= given else piece
-        span = next((s for s in answer.spans if s.start <= start and end <= s.end), None)
-        where = _safe(f"line {span.line:,}, {span.speaker}".rstrip(", ")) if span else ""
-        parts.append(f'<mark title="{where}">{piece}</mark>' if span else piece)
-    for span in answer.spans:
-        words = " ".join(text[span.start : span.end].split())
+    text, trace, given = answer.prompt + answer.new, answer.trace, len(answer.prompt)
+    styles = {"given": (0, given), "recited": (given, given + trace.recited_characters)}
+    parts, places, end = [], [], 0
+    for span in trace.spans:
+        parts.append(_styled(text, end, span.start, styles))
+        words, end = " ".join(text[span.start : span.end].split()), span.end
         short = words if len(words) <= 60 else f"{words[:38]} … {words[-18:]}"
-        places.append(f"<li>{_safe(span.speaker or 'The book')}, line {span.line:,}: <em>{_safe(short)}</em></li>")
+        place = _safe(f"{span.speaker or 'the book'}, from line {span.line:,}")
+        parts.append(f'<mark title="{place}">{_styled(text, span.start, end, styles)}</mark>')
+        places.append(f"<li>{place}: <em>{_safe(short)}</em></li>")
+    parts.append(_styled(text, end, len(text), styles))
     listed = f'<ol class="places">{"".join(places)}</ol>' if places else ""
-    verdict = f'<p class="verdict"><b>{answer.verbatim:.0%} verbatim</b></p>'
+    verdict = f'<p class="verdict trace"><b>{trace.in_words()}</b></p>'
     return f'{verdict}<div class="answer" dir="auto">{"".join(parts)}</div>{listed}'
+
+
+def _styled(text: str, start: int, end: int, styles: Mapping[str, tuple[int, int]]) -> str:
+    """The characters from start to end; those in a range of `styles` have its name for a class."""
+    inside = {edge for first, behind in styles.values() for edge in (first, behind) if start < edge < end}
+    parts = []
+    for a, b in pairwise(sorted({start, *inside, end})):
+        name = next((name for name, (first, behind) in styles.items() if first <= a and b <= behind), None)
+        parts.append(f'<span class="{name}">{_safe(text[a:b])}</span>' if name else _safe(text[a:b]))
+    return "".join(parts)
 
 
 def _safe(text: str) -> str:
@@ -173,16 +190,11 @@ def _safe(text: str) -> str:
 
 
 def _as_json(last: Answers) -> dict[str, Any]:
-    texts = [
-        {
-            "text": answer.new,
-            "verbatim": answer.verbatim,
-            "spans": [
-                vars(span) | {"text": (answer.prompt + answer.new)[span.start : span.end]} for span in answer.spans
-            ],
-        }
-        for answer in last.texts
-    ]
+    texts = []
+    for answer in last.texts:
+        whole = answer.prompt + answer.new
+        spans = [vars(span) | {"text": whole[span.start : span.end]} for span in answer.trace.spans]
+        texts.append({"text": answer.new, "summary": answer.trace.in_words(), **vars(answer.trace), "spans": spans})
     return {"answers": texts, "tokens_per_second": last.tokens_per_second}
 
 

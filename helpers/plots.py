@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -184,12 +185,18 @@ def draw_flow(ax: Axes, below: Sequence, block: Sequence, above: Sequence, repea
     return ax
 
 
-def coloured_text(pieces: Sequence[str], known: Sequence[bool], given: int, title: str) -> str:
-    """HTML of a text in pieces: a title, `given` of them bold, the known ones on blue; markup is shown as text."""
+def coloured_text(text: str, spans: Sequence[tuple[int, int]], given: int, recited: int, title: str) -> str:
+    """HTML of a text and a title: `given` characters bold, `recited` behind them underlined, spans numbered on blue.
+
+    spans: (first character, the one behind the last), in order, not overlapping. Markup is shown as text.
+    """
     parts = []
-    for i, (piece, blue) in enumerate(zip(pieces, known, strict=True)):
-        piece = html.escape(piece).replace("\n", "<br>")
-        piece = f"<b>{piece}</b>" if i < given else piece
-        parts.append(f'<span style="background:#cfe6f5;color:#000">{piece}</span>' if blue else piece)
+    edges = {0, given, given + recited, len(text), *(edge for span in spans for edge in span)}
+    for a, b in pairwise(sorted(edges)):
+        tag = "b" if b <= given else "u" if b <= given + recited else "span"
+        piece = f"<{tag}>{html.escape(text[a:b]).replace(chr(10), '<br>')}</{tag}>"
+        number = next((n for n, (start, end) in enumerate(spans, 1) if start <= a and b <= end), 0)
+        first = f"<sup>{number}</sup>" if number and a == spans[number - 1][0] else ""
+        parts.append(f'<span style="background:#cfe6f5;color:#000">{first}{piece}</span>' if number else piece)
     style = "font-family:Georgia,serif;line-height:1.5"
     return f'<div style="{style}"><em>{html.escape(title)}</em><br>{"".join(parts)}</div>'

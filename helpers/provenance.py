@@ -1,9 +1,10 @@
-"""Which words of a text are the book's: every verbatim stretch, with its speaker and line."""
+"""Which words of a text are the book's: what is recited after a prompt, and every stretch found, with its place."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, takewhile
+from math import floor
 
 from helpers.tokenizer import BPETokenizer
 
@@ -14,8 +15,41 @@ class Span:
 
     start: int  # first character of the text
     end: int  # the one behind the last
-    line: int  # of the book, from 1
-    speaker: str  # whose line it is; "" where the book names none
+    line: int  # of the book, from 1, where the stretch begins
+    speaker: str  # whose line that is; "" where the book names none
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How much of what was written behind a prompt is the book's.
+
+    Recited: without a gap from the first new token on, what the book says next after the prompt. Found: stands
+    somewhere in the book, in stretches of some tokens or more. What is put together from many places is found, and
+    not recited.
+    """
+
+    spans: list[Span]  # in prompt + new; a recitation lies in one
+    prompt_in_book: bool  # whether the prompt, or its last tokens, stand in the book: else there is nothing to recite
+    new_tokens: int
+    recited_tokens: int
+    recited_characters: int
+    found: float  # share of the new characters that lie in a span
+    pieces: int  # spans with new tokens
+    longest_piece: int  # new tokens in the longest of them
+
+    def in_words(self) -> str:
+        """Both in a line; the share found never stands without the number of pieces and the longest."""
+        if not self.prompt_in_book:
+            recited = "the prompt is not in the book"
+        elif self.recited_tokens == self.new_tokens:
+            return f"all {self.new_tokens:,} tokens recited"
+        else:
+            recited = f"{self.recited_tokens:,} of {self.new_tokens:,} tokens recited"
+        if not self.pieces:
+            return f"{recited}; nothing found in the book"
+        pieces = "1 piece" if self.pieces == 1 else f"{self.pieces:,} pieces, the longest"
+        share = floor(100 * self.found + 1e-9)  # 100 only where nothing is missing
+        return f"{recited}; {share}% found in the book in {pieces} of {self.longest_piece:,} tokens"
 
 
 class VerbatimIndex:
@@ -54,6 +88,34 @@ class VerbatimIndex:
         begins = _begins(self.tokenizer, ids)
         return [Span(begins[s], begins[e], *self.place(place)) for s, e, place in self.token_spans(ids)]
 
+    def trace(self, prompt: str, said: Sequence[str]) -> Trace:
+        """What of `said` is the book's own continuation of `prompt`, and what can be found anywhere in the book.
+
+        said: what each new token adds to the text, as `stream_text` yields it. Text is compared, not tokens, so the
+        prompt may end inside a token.
+        """
+        text, given = prompt + "".join(said), len(prompt)
+        begins = _begins(self.tokenizer, ids := self.tokenizer.encode(text))
+        known = self._known(prompt)
+        place, n = (0, 0) if known is None else self._recited(known, said)
+        end = given + sum(map(len, said[:n]))
+        stretches = self.token_spans(ids)
+        if n:  # what is recited is one stretch, whatever else begins before it
+            first, last = bisect_left(begins, given - len(known)), bisect_right(begins, end) - 1
+            stretches = self._keeping(ids, first, last, bisect_left(self._begins, place - given + begins[first]))
+        spans = [Span(begins[s], begins[e], *self.place(place)) for s, e, place in stretches]
+        lengths = [sum(begins[i + 1] > given for i in range(s, e)) for s, e, _ in stretches]
+        return Trace(
+            spans=spans,
+            prompt_in_book=known is not None,
+            new_tokens=len(said),
+            recited_tokens=n,
+            recited_characters=end - given,
+            found=found_share(text, spans, given),
+            pieces=sum(length > 0 for length in lengths),
+            longest_piece=max(lengths, default=0),
+        )
+
     def goes_on(self, ids: Sequence[int], n: int = 15) -> list[int]:
         """What the book says, in up to n tokens, behind the last `min_length` or more of `ids`; [] if it has them not.
 
@@ -73,6 +135,37 @@ class VerbatimIndex:
         before = bisect_right(self._speakers, (line, "\uffff")) - 1
         return line, self._speakers[before][1] if before >= 0 else ""
 
+    def _known(self, prompt: str) -> str | None:
+        """The prompt, if the book has it as a whole, or the last `min_length` of its tokens; None if it has neither."""
+        begins = _begins(self.tokenizer, ids := self.tokenizer.encode(prompt))
+        last = prompt[begins[max(0, len(ids) - self.min_length)] :]
+        return next((known for known in (prompt, last) if known in self._book), None)
+
+    def _recited(self, known: str, said: Sequence[str]) -> tuple[int, int]:
+        """Where the book, in characters, goes on behind `known`, and how many of the new tokens it has there.
+
+        Of several places that which goes on longest as `said` does, and of equals the first. The last token counts
+        where one of the book ends too, or where `said` does: half a word is not recited.
+        """
+        new = "".join(said)
+        same = bisect_left(range(1, len(new) + 1), True, key=lambda n: known + new[:n] not in self._book)
+        place = self._book.index(known + new[:same]) + len(known)
+        borders = {*self._begins[bisect_left(self._begins, place) : bisect_right(self._begins, place + same)]}
+        recited = 0
+        for n, (piece, end) in enumerate(zip(said, accumulate(map(len, said)), strict=True), 1):
+            if piece and end <= same and (end == len(new) or place + end in borders):
+                recited = n
+        return place, recited
+
+    def _keeping(self, ids: list[int], start: int, end: int, place: int) -> list[tuple[int, int, int]]:
+        """Like `token_spans`, but ids[start:end], which the book has at `place`, is not divided."""
+        while start and place and ids[start - 1] == self.tokens[place - 1]:
+            start, place = start - 1, place - 1
+        if end - start < self.min_length:
+            return self.token_spans(ids)
+        behind = [(s + end, e + end, at) for s, e, at in self.token_spans(ids[end:])]
+        return [*self.token_spans(ids[:start]), (start, end, place), *behind]
+
     def _run(self, ids: list[int], start: int, place: int) -> int:
         """How many tokens from ids[start] on are those of the book from `place` on."""
         n = self.min_length
@@ -86,7 +179,7 @@ class VerbatimIndex:
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def verbatim_share(text: str, spans: list[Span], given: int = 0) -> float:
+def found_share(text: str, spans: list[Span], given: int = 0) -> float:
     """Share of the characters behind the first `given` that lie in one of the spans; 0 where there are none."""
     covered = sum(max(0, span.end - max(span.start, given)) for span in spans)
     return covered / max(1, len(text) - given)

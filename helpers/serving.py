@@ -14,7 +14,7 @@ from helpers.checkpoint import read_meta
 from helpers.data import DataError, gpt2_tokenizer, load_corpus
 from helpers.generate import Sampling, Writing, stream_text
 from helpers.model import GPT
-from helpers.provenance import Span, VerbatimIndex, verbatim_share
+from helpers.provenance import Trace, VerbatimIndex
 from helpers.quantize import FORMATS, load_to_write
 from helpers.runlog import read_log
 from helpers.runs import read_json
@@ -83,16 +83,16 @@ def _whole(name: str, value: Any, low: int, high: int) -> int:
 
 @dataclass
 class Answer:
-    """One text: the prompt, what was written so far, and where in the book that stands."""
+    """One text: the prompt, what was written so far, and how much of that is the book's."""
 
     prompt: str
-    new: str = ""
-    spans: list[Span] = field(default_factory=list)  # in prompt + new
+    trace: Trace
+    said: list[str] = field(default_factory=list)  # what each new token added
 
     @property
-    def verbatim(self) -> float:
-        """Share of the new characters that stand in the book, in stretches of eight tokens or more."""
-        return verbatim_share(self.prompt + self.new, self.spans, given=len(self.prompt))
+    def new(self) -> str:
+        """All that was written."""
+        return "".join(self.said)
 
 
 @dataclass
@@ -156,16 +156,17 @@ class Served:
             )
         dice = [torch.Generator().manual_seed(seed + n) for n in range(samples)]
         model = self.model(request.weights, request.device)
-        now = Answers([Answer(request.prompt) for _ in range(samples)])
+        nothing = self.index.trace(request.prompt, [])
+        now = Answers([Answer(request.prompt, nothing) for _ in range(samples)])
         began = told = time.perf_counter()
         writing = Writing(model, [ids] * samples, how, dice, self.window, guess=self.index.goes_on)
         for pieces in stream_text(writing, self.tokenizer.token_bytes, new_tokens):
             for text, piece in zip(now.texts, pieces, strict=True):
-                text.new += piece
+                text.said.append(piece)
             now.new_tokens, now.seconds = now.new_tokens + samples, time.perf_counter() - began
             if now.new_tokens == new_tokens * samples or time.perf_counter() - told >= every:
                 for text in now.texts:
-                    text.spans = self.index.spans(text.prompt + text.new)
+                    text.trace = self.index.trace(text.prompt, text.said)
                 yield now
                 told = time.perf_counter()
 
@@ -193,8 +194,8 @@ class Served:
             "loss_grid": ("whole-corpus loss, on the grid", "{:.4f} nats a token"),
             "loss_shift_half": ("the same, windows moved by half", "{:.4f} nats a token"),
             "floor_random": ("floor of random windows", "{:.4f} nats a token"),
-            "recall_32_32": ("32 tokens given, 32 verbatim", "{:.1%} of 1,000 random places"),
-            "recall_50_50": ("50 tokens given, 50 verbatim", "{:.1%} of 1,000 random places"),
+            "recall_32_32": ("32 tokens given, the next 32 recited", "{:.1%} of 1,000 random places"),
+            "recall_50_50": ("50 tokens given, the next 50 recited", "{:.1%} of 1,000 random places"),
             "longest_recitation": ("recited from its opening, without a mistake", "{:,} tokens"),
         }
         return card | {name: how.format(known[key]) for key, (name, how) in shown.items() if key in known}

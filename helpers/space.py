@@ -35,8 +35,9 @@ app_file: app.py
 license: mit
 ---
 
-A GPT-2 with {parameters:,} parameters that learnt a text by heart, its weights in 8 bits. What it writes is marked
-where it is that text, word for word, with the place.
+A GPT-2 with {parameters:,} parameters that learnt a text by heart, its weights in 8 bits. Underlined is what it
+recites: from its first word on, what the text says next after the prompt. Marked, with the place, is what can be found
+anywhere in the text, in stretches of eight tokens or more; many pieces are a collage and no recitation.
 
 `pip install -r requirements.txt && python app.py` starts it on a CPU.
 """

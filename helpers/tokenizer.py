@@ -1,5 +1,6 @@
 """Tokenizers: a text as a list of numbers, and back."""
 
+import codecs
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
@@ -69,6 +70,11 @@ class BPETokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Never raises on ids of this vocabulary: bytes that are no whole character show as �."""
         return b"".join(self.token_bytes(i) for i in ids).decode("utf-8", errors="replace")
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text; a character of several tokens comes whole, with the last of them."""
+        characters = codecs.getincrementaldecoder("utf-8")("replace")
+        return [characters.decode(self.token_bytes(i), n == len(ids)) for n, i in enumerate(ids, 1)]
 
     def restricted_to(self, text: str) -> "BPETokenizer":
         """The same tokenizer with only the merges that `text` needs, and the 256 bytes; it cuts `text` as before."""

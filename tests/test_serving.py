@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.app import LOOK, QUIET, _as_html, build_app
+from helpers.app import LOOK, QUIET, _as_html, _as_json, build_app
 from helpers.checkpoint import CheckpointError, save_checkpoint
 from helpers.data import load_corpus
 from helpers.generate import Writing
@@ -79,6 +79,11 @@ def last(served: Served, prompt: str = "The bell", **request) -> Answers:
     return answers
 
 
+def answered(served: Served, prompt: str, new: str) -> Answer:
+    said = served.tokenizer.pieces(served.tokenizer.encode(new))
+    return Answer(prompt, served.index.trace(prompt, said), said)
+
+
 def texts(answers: Answers) -> list[str]:
     return [text.new for text in answers.texts]
 
@@ -113,14 +118,46 @@ def test_answers_grow_and_the_last_is_complete(served):
 
 def test_verbatim_words_are_marked_with_their_place(served, sample):
     line = "The bell has lost its tongue, and so have I."
-    answer = Answer("Well: ", line + " <b>&", served.index.spans("Well: " + line + " <b>&"))
+    answer = answered(served, "Well: ", line + " <b>&")
     page = _as_html(Answers([answer]))
     number = sample[: sample.index(line)].count("\n") + 1
-    assert re.search(rf'<mark title="line {number}, \w+">[^<]*has lost its tongue, and so have I\.</mark>', page)
+    assert re.search(rf'<mark title="\w+, from line {number}">[^<]*has lost its tongue, and so have I\.</mark>', page)
     assert " &lt;b&gt;&amp;" in page
     assert "<b>&" not in page
-    assert 0.8 < answer.verbatim < 1
-    assert f"{answer.verbatim:.0%} verbatim" in page
+    assert 0.8 < answer.trace.found < 1
+    assert f"{math.floor(100 * answer.trace.found)}% found in the book in 1 piece of" in page
+
+
+def test_a_recitation_is_one_stretch_on_the_page(served, sample):
+    page = _as_html(Answers([answered(served, sample[:60], sample[60:120])]))  # the prompt ends inside a word
+    new = sample[60:120].replace("&", "&amp;")
+    (mark,) = re.findall(r"<mark [^>]*>(.*?)</mark>", page, flags=re.S)
+    assert mark == f'<span class="given">{sample[:60]}</span><span class="recited">{new}</span>'
+    assert re.search(r"<b>all \d+ tokens recited</b>", page)
+
+
+def test_a_collage_is_not_called_recited_by_page_or_api(served):
+    hound = "ound.\n\nHOLLIS:\nThe rain has put the lanterns out by twos,\nAnd every honest man lies deaf in wool."
+    answer = answered(served, served.book[:60], hound)
+    page, (found,) = _as_html(Answers([answer])), _as_json(Answers([answer]))["answers"]
+    assert page.count("<mark") == 3
+    assert 'class="recited"' not in page
+    assert f"<b>0 of {found['new_tokens']} tokens recited; 100% found in the book in 2 pieces, the longest of " in page
+    assert (found["found"], found["pieces"], found["recited_tokens"], found["prompt_in_book"]) == (1.0, 2, 0, True)
+    assert found["summary"] in page
+    assert "".join(span["text"] for span in found["spans"]) == served.book[:60] + hound
+    assert "verbatim" not in page + json.dumps(found)
+
+
+def test_recited_tokens_are_those_that_the_model_chose(served, sample, monkeypatch):
+    """A model that knows the scene, asked with a prompt that ends inside a token."""
+    cut, index = sample[:60], served.index
+    true = index.tokens[len(served.tokenizer.encode(sample[: sample.index(" put the lanterns")])) :]
+    said = iter([*served.tokenizer.encode("as"), *true])
+    monkeypatch.setattr(Writing, "step", lambda _: {0: next(said)})
+    (answer,) = last(served, cut, new_tokens=12).texts
+    assert (answer.trace.recited_tokens, answer.trace.new_tokens) == (12, 12)
+    assert served.book.startswith(cut + answer.new)
 
 
 @pytest.mark.parametrize("prompt", HOSTILE)
