@@ -15,6 +15,7 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from helpers.config import pick_profile
+from helpers.errors import SeriesError
 from helpers.runs import ROOT
 
 VOLATILE = (  # metadata that differs from run to run
@@ -22,7 +23,7 @@ VOLATILE = (  # metadata that differs from run to run
 )
 
 
-class NotebookError(RuntimeError):
+class NotebookError(SeriesError, RuntimeError):
     """A notebook that did not run to its end; the message holds the traceback and says where to look."""
 
 
@@ -106,5 +107,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (NotebookError, ValueError) as error:
+    except SeriesError as error:
         sys.exit(f"error: {error}")

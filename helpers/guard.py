@@ -8,6 +8,7 @@ import psutil
 import torch
 
 from helpers.config import GPTConfig, Recipe
+from helpers.errors import SeriesError
 from helpers.runtime import Runtime, card, too_old
 
 try:
@@ -19,7 +20,7 @@ GIB = 2**30
 PROBE_STEPS = 20  # after so many steps their speed is the run's
 
 
-class RefusedError(RuntimeError):
+class RefusedError(SeriesError, RuntimeError):
     """A run that cannot reach its target, does not fit, or costs more than its budget; the message has the numbers."""
 
 

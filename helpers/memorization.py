@@ -1,5 +1,6 @@
 """How much of a text a model knows: the loss over all of it, its floor, and what it can recite."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -176,9 +177,13 @@ def measure(
 
     Whole-corpus loss at the grid, at the grid shifted by 1 and by half a window, on as many random windows, and at
     positions >= 32 of all these; the floor of the grid and of random windows, and how much of the loss is above it;
-    argmax accuracy; recall k -> n from 1,000 random places, for each (k, n) that the window holds; the longest
+    argmax accuracy; recall k -> n from 1,000 random places, nan for a (k, n) that the window does not hold; the longest
     recitation from the text's first `prompt` tokens, or as many of them as the window holds.
     """
+
+    def verbatim(k: int, m: int) -> float:
+        return recall(model, tokens, k, m).verbatim if k + m <= min(window, n) else math.nan
+
     n, g = tokens.numel(), torch.Generator().manual_seed(0)
     at_grid, by_one, by_half = (corpus_loss(model, tokens, window, shift) for shift in (0, 1, window // 2))
     at_random = _loss_of(model, tokens, *scattered(n, window, g), window)
@@ -194,7 +199,7 @@ def measure(
         "excess_grid": at_grid.mean - floors["grid"],
         "excess_random": at_random.mean - floors["random"],
         "accuracy": at_grid.accuracy,
-        **{f"recall_{k}_{m}": recall(model, tokens, k, m).verbatim for k, m in recalls if k + m <= min(window, n)},
+        **{f"recall_{k}_{m}": verbatim(k, m) for k, m in recalls},
         "longest_recitation": longest_recitation(model, tokens, window, min(prompt, window)),
         "tokens": n,
     }
