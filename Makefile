@@ -69,6 +69,7 @@ test: lint | env  ## unit tests, notebook structure, and every committed output 
 	RUNS_DIR=build/test-runs $(RUN) -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout 600
 
 refresh: | env  ## re-make the committed outputs (demo profile) and README's figure, and nothing else does
+	$(if $(filter-out demo,$(PROFILE)),$(error refresh re-makes the outputs of the demo profile: leave PROFILE=$(PROFILE) out))
 	@$(RUN) -m helpers.execute refresh $(SOURCES)
 	@cp "$(RUNS)/figures/04_full_size.png" data/runs/full-size.png
 

@@ -8,6 +8,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from helpers.__main__ import main
 
 # Children are forked from a process that has imported this file and, with it, the series; nothing has computed there
@@ -40,12 +42,12 @@ def command(*arguments: str | os.PathLike) -> Done:
 
 
 class Process:
-    """A command in a process of its own: what it prints goes to a file."""
+    """A command in a process of its own: what it prints goes to a file. threads: as OMP_NUM_THREADS would say."""
 
-    def __init__(self, output: Path, *arguments: str | os.PathLike) -> None:
+    def __init__(self, output: Path, *arguments: str | os.PathLike, threads: int | None = None) -> None:
         self.output = output
         line = [str(argument) for argument in arguments]
-        self._process = FORKED.Process(target=_run, args=(str(output), line))
+        self._process = FORKED.Process(target=_run, args=(str(output), line, threads))
         self._process.start()
 
     def poll(self) -> int | None:
@@ -55,7 +57,7 @@ class Process:
         if self.poll() is None:
             os.kill(self._process.pid, number)
 
-    def wait(self, timeout: float = 120) -> int:
+    def wait(self, timeout: float = 300) -> int:
         """The exit code; minus the signal where one killed it."""
         self._process.join(timeout)
         if self.poll() is None:
@@ -67,7 +69,9 @@ class Process:
         return self.output.read_text()
 
 
-def _run(output: str, line: list[str]) -> None:
+def _run(output: str, line: list[str], threads: int | None) -> None:
+    if threads:
+        torch.set_num_threads(threads)
     fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(fd, 1)
     os.dup2(fd, 2)

@@ -15,7 +15,7 @@ from helpers.execute import NotebookError, refresh_notebook, run_notebook, write
 from helpers.runs import ROOT
 
 SET_UP = (ROOT / "helpers/set_up_cell.py").read_text(encoding="utf-8")
-WHERE = "\nimport helpers.memorization as found\nprint(found.__file__)"
+WHERE = "\nimport importlib.util\nprint(importlib.util.find_spec('helpers.memorization').origin)"
 
 
 def set_up(cwd, code=SET_UP, **environment):
@@ -161,6 +161,18 @@ def test_results_that_were_deleted_are_made_again(tmp_path):
 def test_make_runs_the_notebooks_in_order_one_after_the_other():
     out = make("-n", "-B", "-j4", "run-all", "PYTHON=python")
     assert re.findall(r"run notebooks/(\d\d)_", out) == ["01", "02", "03", "04", "05", "06"]
+
+
+def test_refresh_is_of_the_demo_profile_and_refuses_another():
+    """It would run demo and put the other profile's figure into the repository."""
+    line = ["make", "refresh", "PYTHON=python", "PROFILE=laptop"]
+    done = subprocess.run([*line, "-n"], cwd=ROOT, env=bare_make(), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "refresh re-makes the outputs of the demo profile: leave PROFILE=laptop out" in done.stderr
+    assert "helpers.execute" not in done.stdout
+    assert re.search(
+        r"helpers.execute refresh notebooks/01_.*06_\w+\.ipynb\n.*runs/demo/figures", make("-n", "refresh")
+    )
 
 
 def test_the_readme_and_ci_use_commands_that_exist():
