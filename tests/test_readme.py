@@ -75,7 +75,7 @@ def printed(notebook: str, pattern: str) -> str:
 
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.split("import ")[1].split("\n")[0])
 def test_its_python_blocks_run(block, request, tmp_path, monkeypatch, gpt2, sample):
-    """In an empty folder that holds what notebook 04 makes; the page at its address, OpenAI's weights without network."""
+    """Where notebook 04 left its model; the page at the address that it has here, OpenAI's weights without network."""
     tokenizer = gpt2.restricted_to(sample)
     model = tiny_gpt(vocab_size=tokenizer.n_vocab, block_size=128)
     meta = {"window": 128, "rows": tokenizer.rows}
