@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch._dynamo  # which the first optimizer of a process imports, and takes as long for as for torch
 
 from helpers.__main__ import main
 
