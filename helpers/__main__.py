@@ -76,19 +76,24 @@ def train(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _stopped_by_signals(session: Session) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the run with the step it is in, saved; the same again ends it at once."""
+    """SIGTERM and Ctrl-C end the run with the step it is in, saved; the same again ends it at once.
+
+    Of several processes none is ended at once: torchrun tells those that are left, while they save or say why.
+    """
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    alone = session.trainer.group.world == 1
 
     def tell(number: int, _: object) -> None:
         session.told_to_stop = number
-        signal.signal(number, signal.SIG_DFL)
+        if alone:
+            signal.signal(number, signal.SIG_DFL)
 
     for number in before:
         signal.signal(number, tell)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in before.items() if alone else ():
             signal.signal(number, handler)
 
 
