@@ -7,8 +7,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import UnionType
@@ -27,7 +26,7 @@ from helpers.parallel import first_to_say, is_main, join, leave
 from helpers.record import record_run
 from helpers.runs import ROOT, runs_folder
 from helpers.runtime import set_up
-from helpers.session import LostError, Session, StoppedError
+from helpers.session import LostError, Session, StoppedError, stopped_by_signals
 
 MACHINES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOTDIR)
 OUR_FAULT = "error: that is a mistake in the series, not in what you asked for: please report the lines above"
@@ -64,7 +63,7 @@ def train(args: argparse.Namespace) -> None:
     session = Session(trainer, study.tokens, folder, meta, profile.target, say)
     session.save_seconds, session.save_every, session.budget = args.save_seconds, args.save_every, args.budget
     session.begin(args.resume, args.fresh)
-    with _stopped_by_signals(session):
+    with stopped_by_signals(session):
         for sentence in trainer.prepare():
             say(sentence)
         session.run()
@@ -72,29 +71,6 @@ def train(args: argparse.Namespace) -> None:
         for name, value in session.report().items():
             say(f"{name:32s} {value:.4f}" if isinstance(value, float) else f"{name:32s} {value}")
     leave()
-
-
-@contextmanager
-def _stopped_by_signals(session: Session) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the run with the step it is in, saved; the same again ends it at once.
-
-    Of several processes none is ended at once: torchrun tells those that are left, while they save or say why.
-    """
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    alone = session.trainer.group.world == 1
-
-    def tell(number: int, _: object) -> None:
-        session.told_to_stop = number
-        if alone:
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in before:
-        signal.signal(number, tell)
-    try:
-        yield
-    finally:
-        for number, handler in before.items() if alone else ():
-            signal.signal(number, handler)
 
 
 def record(args: argparse.Namespace) -> None:

@@ -2,7 +2,8 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,26 @@ class Session:
         text = tokenizer.decode(self.tokens.tolist())
         write_samples(self.folder / "samples.txt", trainer.model, tokenizer, text, window)
         return metrics
+
+
+@contextmanager
+def stopped_by_signals(session: Session) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the run with the step it is in, saved; the same again ends it at once.
+
+    Of several processes none is ended at once: torchrun tells those that are left, while they save or say why.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    alone = session.trainer.group.world == 1
+
+    def tell(number: int, _: object) -> None:
+        session.told_to_stop = number
+        if alone:
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in before:
+        signal.signal(number, tell)
+    try:
+        yield
+    finally:
+        for number, handler in before.items() if alone else ():
+            signal.signal(number, handler)
