@@ -78,6 +78,7 @@ test-cpus: run-all | develop  ## what picks a fast path, and notebooks 05 and 06
 	$(RUN) -m tests.cpus
 
 refresh: | develop  ## re-make the committed outputs (demo profile) and README's figure, and nothing else does
+	$(if $(filter-out demo,$(PROFILE)),$(error refresh re-makes the outputs of the demo profile: leave PROFILE=$(PROFILE) out))
 	@$(RUN) -m helpers.execute refresh $(SOURCES) $(LIMIT)
 	@cp "$(RUNS)/figures/04_full_size.png" data/runs/full-size.png
 

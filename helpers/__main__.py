@@ -2,8 +2,12 @@
 
 import argparse
 import ast
+import errno
+import re
 import signal
 import sys
+import traceback
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import UnionType
@@ -11,19 +15,21 @@ from typing import get_args, get_origin, get_type_hints
 
 import torch
 
-from helpers.checkpoint import CheckpointError, read_meta
+from helpers.checkpoint import read_meta
 from helpers.config import PROFILES, RECIPES, Recipe, pick_profile
-from helpers.data import DataError, load_corpus
+from helpers.data import load_corpus
+from helpers.errors import SeriesError, SettingError, require
 from helpers.experiment import describe, new_trainer, read
-from helpers.guard import RefusedError, micro_batch, refuse_hopeless
+from helpers.guard import micro_batch, refuse_hopeless
 from helpers.memorization import loss_floor
 from helpers.parallel import first_to_say, is_main, join, leave
-from helpers.record import describe_run, record_run, write_samples
-from helpers.runs import ROOT, runs_folder, write_json
+from helpers.record import record_run
+from helpers.runs import ROOT, runs_folder
 from helpers.runtime import set_up
-from helpers.session import LostError, Session, StoppedError
+from helpers.session import LostError, Session, StoppedError, stopped_by_signals
 
-CLEAR = (CheckpointError, DataError, RefusedError, ValueError, FloatingPointError, OSError)  # their message is enough
+MACHINES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOTDIR)
+OUR_FAULT = "error: that is a mistake in the series, not in what you asked for: please report the lines above"
 
 
 def train(args: argparse.Namespace) -> None:
@@ -57,16 +63,13 @@ def train(args: argparse.Namespace) -> None:
     session = Session(trainer, study.tokens, folder, meta, profile.target, say)
     session.save_seconds, session.save_every, session.budget = args.save_seconds, args.save_every, args.budget
     session.begin(args.resume, args.fresh)
-    signal.signal(signal.SIGTERM, lambda *_: setattr(session, "told_to_stop", True))
-    for sentence in trainer.prepare():
-        say(sentence)
-    if group.main:
-        write_json(folder / "run.json", describe_run(trainer, meta))
-    session.run()
+    with stopped_by_signals(session):
+        for sentence in trainer.prepare():
+            say(sentence)
+        session.run()
     if group.main:
         for name, value in session.report().items():
             say(f"{name:32s} {value:.4f}" if isinstance(value, float) else f"{name:32s} {value}")
-        write_samples(folder / "samples.txt", trainer.model, study.tokenizer, study.text, recipe.window)
     leave()
 
 
@@ -89,7 +92,10 @@ def demo(args: argparse.Namespace) -> None:
     run = _run_of(args)
     app = build_app(Served(run, book=_book_of(args, run)))
     how = {**LOOK, **QUIET, "share": args.share, "server_name": args.host, "server_port": args.port}
-    _, local, public = app.launch(**how, prevent_thread_lock=True)
+    try:
+        _, local, public = app.launch(**how, prevent_thread_lock=True)
+    except OSError as error:  # a port that is taken, an address that is not this machine's
+        raise SettingError(f"cannot serve at {args.host}, port {args.port or 'free'} ({error})") from error
     print(f"{public or local} shows {run}; Ctrl-C ends it", flush=True)
     app.block_thread()
 
@@ -120,11 +126,17 @@ def _at_least_one(text: str) -> int:
     return value
 
 
+def _record_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be letters, digits, dots and dashes, a letter or digit first")
+    return text
+
+
 def _entry(text: str) -> tuple[str, object]:
-    """The name and value of a recipe's entry, from NAME=VALUE; ValueError where there is none of that name."""
+    """The name and value of a recipe's entry, from NAME=VALUE; SettingError where there is none of that name."""
     name, _, value = text.partition("=")
-    if name not in (known := [f.name for f in fields(Recipe)]):
-        raise ValueError(f"--set {text}: {name!r} is none of {', '.join(known)}")
+    known = [f.name for f in fields(Recipe)]
+    require(name in known, f"--set {text}: {name!r} is none of {', '.join(known)}")
     try:
         parsed = ast.literal_eval(value.capitalize() if value in ("true", "false", "none") else value)
     except (ValueError, SyntaxError):
@@ -132,7 +144,7 @@ def _entry(text: str) -> tuple[str, object]:
     kinds = get_type_hints(Recipe)[name]
     allowed = (int, float) if kinds is float else get_args(kinds) if isinstance(kinds, UnionType) else (kinds,)
     if type(parsed) not in [get_origin(kind) or kind for kind in allowed]:
-        raise ValueError(f"--set {text}: {name} is of type {getattr(kinds, '__name__', kinds)}")
+        raise SettingError(f"--set {text}: {name} is of type {getattr(kinds, '__name__', kinds)}")
     return name, parsed
 
 
@@ -166,7 +178,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser("record", help=record.__doc__)
     p.add_argument("run", type=Path, help="folder of the run")
-    p.add_argument("name", help="of the record: letters, digits, dots and dashes")
+    p.add_argument("name", type=_record_name, help="of the record: letters, digits, dots and dashes")
     p.set_defaults(command=record)
 
     _serving_commands(commands)
@@ -191,23 +203,34 @@ def _serving_commands(commands: argparse._SubParsersAction) -> None:
         p.set_defaults(command=command)
 
 
-def main() -> int | str:
-    """Run the command; what to tell the shell: 0, an error to print, or 143 after a SIGTERM."""
-    args = parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> int | str:
+    """Run the command (sys.argv's unless told); what to tell the shell: 0, an error to print, 143 or 130 if stopped.
+
+    Only a SeriesError is told by its message alone: what else goes wrong is our mistake, and keeps its traceback.
+    """
+    args = parser().parse_args(argv)
     try:
         args.command(args)
     except StoppedError as stopped:
         if is_main():
             print(stopped)
-        return 128 + signal.SIGTERM
+        return 128 + stopped.told_by
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C")
+        return 128 + signal.SIGINT
     except LostError as lost:
         return f"error: {lost}" if first_to_say("lost") else 1
     except torch.OutOfMemoryError as error:
         return (
             f"error: out of GPU memory ({error}): close what else uses the card, or --set accumulation=N splits a step"
         )
-    except CLEAR as error:
+    except SeriesError as error:
         return f"error: {error}" if first_to_say("error") else 1
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in MACHINES:  # a full disk, a folder that is not ours
+            return f"error: {error}" if first_to_say("error") else 1
+        traceback.print_exc()
+        return OUR_FAULT
     return 0
 
 

@@ -14,6 +14,7 @@ import gradio as gr
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from helpers.config import TARGET
 from helpers.plots import BLUE, RED
 from helpers.serving import Answer, Answers, Request, RequestError, Served
 
@@ -204,7 +205,7 @@ def _curve(log: list[dict[str, float]]) -> Figure:
     if log:
         ax.semilogy([row["step"] for row in log], [row["loss"] for row in log], color=BLUE, alpha=0.35, label="a batch")
         ax.semilogy([row["step"] for row in log], [row["avg_loss"] for row in log], color=BLUE, label="mean of 100")
-        ax.axhline(0.1, color=RED, linestyle="--", label="target 0.1")
+        ax.axhline(TARGET, color=RED, linestyle="--", label=f"target {TARGET}")
         ax.legend(frameon=False)
     ax.set(xlabel="optimizer step", ylabel="loss, nats a token", title="How it learnt" if log else "No log was kept")
     ax.spines[["top", "right"]].set_visible(False)

@@ -24,11 +24,13 @@ class KVCache:
         self.ragged = False  # rows differ in length
 
     def advance(self, T: int) -> Tensor:
-        """Make T more places in every row; their positions in the text, (T,) or (B, T). ValueError if it is full."""
+        """Make T more places in every row; their positions in the text, (T,) or (B, T).
+
+        ValueError if it is full; nothing has changed then."""
+        if (end := max(self.lengths) + T) > self.k.size(3):
+            raise ValueError(f"{end} tokens do not fit into a cache of {self.k.size(3)}")
         starts, self.lengths = self.lengths, [n + T for n in self.lengths]
-        self.start, self.end, device = starts[0], max(self.lengths), self.k.device
-        if self.end > self.k.size(3):
-            raise ValueError(f"{self.end} tokens do not fit into a cache of {self.k.size(3)}")
+        self.start, self.end, device = starts[0], end, self.k.device
         was_ragged, self.ragged, self.causal = self.ragged, len(set(starts)) > 1, not any(starts)
         columns = torch.arange(self.end, device=device)
         if not self.ragged:

@@ -15,12 +15,13 @@ from safetensors.torch import load_model, save_file
 from torch import nn
 
 from helpers.config import GPTConfig
+from helpers.errors import SeriesError
 
 WEIGHTS, META, TRAINING = "model.safetensors", "meta.json", "training.pt"
 DRIVE = Path("/content/drive")  # where Colab mounts it
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(SeriesError, RuntimeError):
     """A checkpoint that cannot be written, found or read; the message says what to do."""
 
 

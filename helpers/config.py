@@ -1,21 +1,38 @@
 """Sizes of models, recipes of training, and the three profiles that put them together."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+from helpers.errors import require
 
 IGNORE = -100  # a target with this value is padding: it has no part in the loss
 POLICIES = ("grid", "offset", "random")  # which windows of the text an epoch sees
 SCHEDULES = ("constant", "linear", "cosine", "onecycle")
 OPTIMIZERS = ("adamw", "muon")
+TARGET = 0.1  # whole-corpus loss to get below, in nats a token
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
+def _require_counts(settings: Any, *names: str, least: int = 1) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        require(type(value) is int, f"{name}={value!r} must be a whole number")
+        require(value >= least, f"{name}={value} must be at least {least}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_pair_of_shares(value: Any) -> bool:
+    pair = isinstance(value, Sequence) and len(value) == 2
+    return pair and all(_is_number(v) and 0 <= v < 1 for v in value)
 
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The sizes of a GPT-2; the defaults are the 124M model. ValueError on sizes that cannot be."""
+    """The sizes of a GPT-2; the defaults are the 124M model. SettingError on sizes that cannot be."""
 
     block_size: int = 1024  # longest context, in tokens
     vocab_size: int = 50257  # rows of the token table
@@ -31,16 +48,15 @@ class GPTConfig:
         return self.n_embd >= 512
 
     def __post_init__(self) -> None:
-        for name in ("block_size", "vocab_size", "n_layer", "n_head", "n_embd"):
-            _require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        _require_counts(self, "block_size", "vocab_size", "n_layer", "n_head", "n_embd")
         heads = f"n_embd={self.n_embd} does not divide into n_head={self.n_head} heads"
-        _require(self.n_embd % self.n_head == 0, heads)
-        _require(0 <= self.dropout < 1, f"dropout={self.dropout} is no share: 0 <= dropout < 1")
+        require(self.n_embd % self.n_head == 0, heads)
+        require(0 <= self.dropout < 1, f"dropout={self.dropout} is no share: 0 <= dropout < 1")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: what a step sees, and how far it moves. ValueError on nonsense."""
+    """How a model is trained: what a step sees, and how far it moves. SettingError on nonsense."""
 
     steps: int  # optimizer steps; the schedule ends with the last
     window: int  # T, tokens predicted in a window
@@ -62,16 +78,23 @@ class Recipe:
     stop_at_target: bool = False  # end with the first whole-corpus loss below the target, else with the last step
 
     def __post_init__(self) -> None:
-        for name in ("steps", "window", "batch_size", "accumulation"):
-            _require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} must be at least 1")
+        _require_counts(self, "steps", "batch_size", "accumulation")
+        _require_counts(self, "window", least=2)  # every text is measured at two grids at least
+        for name in ("lr", "muon_lr", "clip", "warmup", "initial_lr", "final_lr", "weight_decay"):
+            require(_is_number(getattr(self, name)), f"{name}={getattr(self, name)!r} must be a number")
         for name in ("lr", "muon_lr", "clip"):
-            _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
+            require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
         for name in ("warmup", "initial_lr", "final_lr"):
-            _require(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)} is no share: 0 <= {name} <= 1")
+            require(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)} is no share: 0 <= {name} <= 1")
+        require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
         for name, known in (("policy", POLICIES), ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS)):
             value = getattr(self, name)
-            _require(value in known, f"{name}={value!r} is none of {', '.join(known)}")
-        _require(
+            require(value in known, f"{name}={value!r} is none of {', '.join(known)}")
+        require(_is_pair_of_shares(self.betas), f"betas={self.betas!r} must be two numbers, 0 <= beta < 1")
+        swing = self.beta1_range
+        proper = swing is None or (_is_pair_of_shares(swing) and swing[0] <= swing[1])
+        require(proper, f"beta1_range={swing!r} must be the lowest and the highest first beta, 0 <= beta < 1")
+        require(
             self.batch_size % self.accumulation == 0,
             f"batch_size={self.batch_size} does not divide into accumulation={self.accumulation} parts",
         )
@@ -104,10 +127,14 @@ _PUBLISHED = {
 class Experiment:
     """A GPT-2, the text it is to learn by heart, and how."""
 
-    gpt: GPTConfig  # its vocab_size counts where all_rows is set
+    gpt: GPTConfig  # all but its vocab_size, which is the tokenizer's
     recipe: Recipe
     excerpt: int | None = None  # characters of the corpus, from its start; None: all
     all_rows: bool = True  # all 50,257 rows of the token table, or only those the text uses and the 256 bytes
+
+    def __post_init__(self) -> None:
+        window, longest = self.recipe.window, self.gpt.block_size
+        require(window <= longest, f"window={window} is longer than the model's context, block_size={longest}")
 
 
 @dataclass(frozen=True)
@@ -123,17 +150,23 @@ class Profile:
     char_target: float  # validation loss that the baseline must reach, in nats a character
     rung_recipe: Recipe  # of each rung on the ladder to the baseline
     recall_target: float  # share of random places from which the main model must recite 32 -> 32
-    target: float = 0.1  # whole-corpus loss to get below, in nats a token
+    target: float = TARGET
     measured: bool = True  # whether a run has reached these; where none has, a check says what came of it, and goes on
+    published_sizes: bool = False  # the named recipes take the steps and windows they were published with
+
+    def __post_init__(self) -> None:
+        for experiment in (self.main, self.lesson):
+            window = experiment.recipe.window
+            require(window >= 64, f"window={window} holds no recall of 32 -> 32 tokens, which every profile measures")
 
     def recipe(self, name: str = "own") -> Recipe:
-        """The recipe called `name` at this profile's size; ValueError where there is none."""
-        _require(name in RECIPES, f"recipe {name!r} is none of {', '.join(RECIPES)}")
+        """The recipe called `name` at this profile's size; SettingError where there is none."""
+        require(name in RECIPES, f"recipe {name!r} is none of {', '.join(RECIPES)}")
         own = self.main.recipe
         if name == "own":
             return own
         sizes = {"steps": 10 * own.steps, "accumulation": 1}
-        return replace(own, **{**sizes, **RECIPES[name], **(_PUBLISHED[name] if self.main.gpt == GPTConfig() else {})})
+        return replace(own, **{**sizes, **RECIPES[name], **(_PUBLISHED[name] if self.published_sizes else {})})
 
 
 _SMALL = GPTConfig(block_size=128, n_layer=4, n_head=4, n_embd=128)
@@ -178,11 +211,12 @@ PROFILES = {
         rung_recipe=_RUNG,
         recall_target=0.99,
         measured=False,
+        published_sizes=True,
     ),
 }
 
 
 def pick_profile(name: str) -> Profile:
-    """The profile called `name`; ValueError that lists them where there is none."""
-    _require(name in PROFILES, f"profile {name!r} is none of {', '.join(PROFILES)}")
+    """The profile called `name`; SettingError that lists them where there is none."""
+    require(name in PROFILES, f"profile {name!r} is none of {', '.join(PROFILES)}")
     return PROFILES[name]

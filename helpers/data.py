@@ -15,6 +15,7 @@ import tiktoken
 from requests.adapters import HTTPAdapter, Retry
 from tqdm import tqdm
 
+from helpers.errors import SeriesError
 from helpers.runs import ROOT, workspace
 from helpers.tokenizer import BPETokenizer, CharTokenizer
 
@@ -36,7 +37,7 @@ GPT2_FILES = {  # tiktoken's name in its cache folder: (OpenAI's name, sha256)
 }
 
 
-class DataError(RuntimeError):
+class DataError(SeriesError, RuntimeError):
     """Data that cannot be found, fetched, stored or trusted; the message says what to do."""
 
 
@@ -117,16 +118,21 @@ def _download(url: str, tries: int = 4) -> bytes:
             for scheme in ("http://", "https://"):
                 session.mount(scheme, HTTPAdapter(max_retries=retry))
             for _ in range(tries - 1):  # `retry` covers the answer's head, this loop a body that breaks off or stalls
-                response = session.get(url, stream=True, timeout=(5, 30))
-                response.raise_for_status()
+                response = _head(session, url)
                 with suppress(requests.exceptions.ChunkedEncodingError, requests.ConnectionError):
                     return _body(response)
-            return _body(session.get(url, stream=True, timeout=(5, 30)))
+            return _body(_head(session, url))
     except requests.RequestException as error:
         raise DataError(
             f"cannot download {url} ({error}). Without network, put tiny Shakespeare at data/input.txt "
             "or set SHAKESPEARE_PATH to a copy; PROFILE=demo needs no download."
         ) from error
+
+
+def _head(session: requests.Session, url: str) -> requests.Response:
+    response = session.get(url, stream=True, timeout=(5, 30))
+    response.raise_for_status()
+    return response
 
 
 def _body(response: requests.Response) -> bytes:

@@ -22,6 +22,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from helpers.config import Profile, pick_profile
+from helpers.errors import SeriesError
 from helpers.kernel import Kernel, name_cells
 from helpers.runs import ROOT, read_json, runs_folder, write_json
 from helpers.watch import USUAL, Watch, Work, hang_message, usual_of, usual_seconds
@@ -34,7 +35,7 @@ VOLATILE = (  # metadata that differs from run to run
 CELL_LIMIT = {"demo": 1800.0, "laptop": 4 * 3600.0, "t4": 12 * 3600.0}  # seconds that one cell may take
 
 
-class NotebookError(RuntimeError):
+class NotebookError(SeriesError, RuntimeError):
     """A notebook that did not run to its end; the message holds the traceback and says where to look."""
 
 
@@ -240,5 +241,5 @@ def _seconds(text: str) -> float:
 if __name__ == "__main__":
     try:
         main()
-    except (NotebookError, ValueError) as error:
+    except SeriesError as error:
         sys.exit(f"error: {error}")

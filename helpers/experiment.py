@@ -46,7 +46,8 @@ def new_trainer(
     **changes: Any,
 ) -> Trainer:
     """A new model with `n_vocab` rows, and its trainer on `tokens`; `changes` replace entries of the recipe."""
-    recipe = replace(experiment.recipe, **changes)
+    experiment = replace(experiment, recipe=replace(experiment.recipe, **changes))  # refuses what does not fit
+    recipe = experiment.recipe
     config = replace(experiment.gpt, vocab_size=n_vocab)
     runtime = pick_runtime(config.large, device)
     torch.manual_seed(seed)

@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from helpers.config import GPTConfig, Recipe
+from helpers.errors import SeriesError
 from helpers.runtime import Runtime, card, too_old
 
 try:
@@ -22,7 +23,7 @@ PROBE_STEPS = 20  # after so many steps their speed is the run's
 PATIENCE = 3 * 3600  # seconds that a run may take on a CPU that nobody asked for
 
 
-class RefusedError(RuntimeError):
+class RefusedError(SeriesError, RuntimeError):
     """A run that cannot reach its target, does not fit, or costs more than its budget; the message has the numbers."""
 
 

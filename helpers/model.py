@@ -133,13 +133,13 @@ class GPT(nn.Module):
     def hidden(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
         """(B, T) -> (B, T, C): what the head reads."""
         T = idx.size(1)
-        pos = torch.arange(T, device=idx.device) if cache is None else cache.advance(T)  # (T,), or (B, T) with a cache
-        end = T if cache is None else cache.end
+        end = T if cache is None else max(cache.lengths) + T
         if end > self.config.block_size:
             raise ValueError(
                 f"{end} tokens do not fit into a context of block_size={self.config.block_size}: "
                 f"pass the last {self.config.block_size} or fewer"
             )
+        pos = torch.arange(T, device=idx.device) if cache is None else cache.advance(T)  # (T,), or (B, T) with a cache
         x = self.transformer.wte(idx) + self.transformer.wpe(pos)  # (B, T, C)
         x = self.transformer.drop(x)
         for layer, block in enumerate(self.transformer.h):

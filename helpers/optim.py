@@ -159,7 +159,7 @@ def beta1(recipe: Recipe, step: int) -> float:
     low, high = recipe.beta1_range
     rising = step < recipe.warmup * recipe.steps - 1
     end = recipe.initial_lr if rising else recipe.final_lr  # the rate's share at which beta1 is highest
-    return low + (high - low) * (1 - lr_share(recipe, step)) / (1 - end)
+    return low + (high - low) * (1 - lr_share(recipe, step)) / (1 - end) if end < 1 else low
 
 
 def _half_cosine(t: float) -> float:

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from helpers.errors import SettingError
 from helpers.runtime import pick_device
 
 
@@ -64,10 +65,18 @@ def first_to_say(what: str) -> bool:
     return True
 
 
+def of_a_lost_process(error: RuntimeError) -> bool:
+    """Whether torch.distributed raised it because another process is gone, and not a mistake in this one.
+
+    NCCL's errors have a class of their own, those of gloo a RuntimeError that names its source file.
+    """
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
+
+
 def join(device: str | None = None) -> Group:
     """The group that torchrun's environment variables describe, connected: by NCCL on GPUs, else by gloo.
 
-    device: what the user asked for. Raises ValueError if there are more processes than GPUs for them.
+    device: what the user asked for. Raises SettingError if there are more processes than GPUs for them.
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
@@ -76,7 +85,7 @@ def join(device: str | None = None) -> Group:
     cuda = pick_device(device)[0].type == "cuda"
     if cuda:
         if int(os.environ["LOCAL_WORLD_SIZE"]) > (cards := torch.cuda.device_count()):
-            raise ValueError(f"there are more processes than the {cards} GPUs here: --nproc-per-node {cards}")
+            raise SettingError(f"there are more processes than the {cards} GPUs here: --nproc-per-node {cards}")
         torch.cuda.set_device(group.local_rank)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo")

@@ -98,7 +98,7 @@ def plot_loss(ax: Axes, log: Mapping[str, Sequence[float]], target: float, floor
     ax.semilogy(steps, log["avg_loss"], color=BLUE, linewidth=2, label="mean of the last 100")
     ax.semilogy(steps, log["best_loss"], color=GREY, linestyle=":", label="best batch so far")
     ax.axhline(target, color=RED, linestyle="--", label=f"target {target}")
-    ax.axhline(floor, color=GREEN, linestyle="--", label=f"floor {floor:.3f}, mean over all starts")
+    ax.axhline(floor, color=GREEN, linestyle="--", label=f"floor {floor:.3f} of such windows")
     ax.set(xlabel="optimizer step", ylabel="loss, nats a token")
     ax.legend(ncols=2)
     return ax

@@ -11,6 +11,7 @@ import torch
 
 from helpers.checkpoint import CheckpointError
 from helpers.data import BPETokenizer
+from helpers.errors import writing
 from helpers.generate import generate
 from helpers.model import GPT
 from helpers.runlog import read_log
@@ -68,16 +69,18 @@ def write_samples(path: Path, model: GPT, tokenizer: BPETokenizer, text: str, wi
             new = generate(model, ids, 100, temperature=temperature, top_k=50, generator=g, window=window)
             said = tokenizer.decode(new[0].tolist())
             parts.append(f"=== temperature {temperature:g}, prompt {prompt!r}\n{said}\n")
-    path.write_text("\n".join(parts), encoding="utf-8")
+    with writing(path):
+        path.write_text("\n".join(parts), encoding="utf-8")
 
 
 def record_run(run: Path, to: Path) -> str:
     """Copy a finished run's words and numbers to `to`; what was written. CheckpointError if it is not finished."""
     if absent := [name for name in FILES if not (run / name).is_file()]:
         raise CheckpointError(f"{run} is no finished run: it has no {', '.join(absent)}")
-    to.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        shutil.copyfile(run / name, to / name)
+    with writing(to):
+        to.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            shutil.copyfile(run / name, to / name)
     metrics = read_json(to / "metrics.json")
     return f"{to}: {metrics['steps']} steps, loss on the grid {metrics['loss_grid']:.4f}"
 

@@ -8,6 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from helpers.checkpoint import CheckpointError
+from helpers.errors import writing
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ class RunLog:
         self.path = Path(path) if path else None
         self.rows: list[dict[str, float]] = []
         if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._rewrite()
 
     @classmethod
@@ -55,7 +55,7 @@ class RunLog:
         values = (step.number, step.loss, avg, best, step.lr, step.norm, step.dt, speed)
         self.rows.append(dict(zip(self.COLUMNS, values, strict=True)))
         if self.path:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
+            with writing(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerow(self.rows[-1].values())
 
     def column(self, name: str) -> list[float]:
@@ -64,11 +64,13 @@ class RunLog:
 
     def _rewrite(self) -> None:
         aside = self.path.with_name(self.path.name + ".partial")
-        with aside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        aside.replace(self.path)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self.COLUMNS, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(self.rows)
+            aside.replace(self.path)
 
 
 def tokens_seen(rows: Iterable[dict[str, float]]) -> list[int]:
@@ -77,9 +79,9 @@ def tokens_seen(rows: Iterable[dict[str, float]]) -> list[int]:
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:
-    """The rows of a CSV log; a last line that a kill cut off is left out."""
+    """The rows of a CSV log; a last line that a kill cut off, wherever in it, is left out."""
     with Path(path).open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        rows = list(csv.DictReader(line for line in file if line.endswith("\n")))
     return [{name: int(value) if name == "step" else float(value) for name, value in row.items()} for row in rows]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from helpers.errors import writing
+
 ROOT = Path(__file__).resolve().parents[1]  # the series' folder
 DRIVE = Path("/content/drive/MyDrive")  # Google Drive, where Colab mounts it
 
@@ -22,17 +24,20 @@ def workspace() -> Path:
 def runs_folder(profile: str) -> Path:
     """The folder of a profile's checkpoints, metrics and figures; RUNS_DIR moves it."""
     folder = workspace() / (os.environ.get("RUNS_DIR") or "runs") / profile
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def write_json(path: str | Path, content: dict[str, Any]) -> Path:
-    """Write aside, then move: the file is whole or absent. Missing folders are made."""
+    """Write aside, then move: the file is whole or absent. Missing folders are made; a value of nan becomes null."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return aside.replace(path)
+    text = json.dumps({name: None if value != value else value for name, value in content.items()}, indent=1)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text + "\n", encoding="utf-8")
+        return aside.replace(path)
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

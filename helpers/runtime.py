@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from helpers.errors import SettingError, require
+
 WORTH_IT = 1.3  # times as fast as fp32 that another dtype must be, measured, to be taken
 DRIVER = Path("/proc/driver/nvidia")  # where Linux shows that NVIDIA's is loaded
 
@@ -37,7 +39,7 @@ def pick_device(name: str | None = None) -> tuple[torch.device, str]:
         try:
             torch.empty(0, device=name)
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {name!r} cannot be used here ({error}); leave it out to choose one") from error
+            raise SettingError(f"device {name!r} cannot be used here ({error}); leave it out to choose one") from error
         return torch.device(name), f"{name}: asked for"
     if torch.cuda.is_available():
         old = too_old()
@@ -164,10 +166,12 @@ def free_cores() -> int:
 
 
 def set_up(seed: int) -> int:
-    """Seed every generator; use the free cores, eight at most, or fewer where OMP_NUM_THREADS says so.
+    """Seed Python's and torch's generators; use the free cores, eight at most, or fewer where OMP_NUM_THREADS says so.
 
     Returns the thread count: sums differ in their last bit between counts, so a resumed run should use the same.
+    SettingError for a seed that torch does not take.
     """
+    require(0 <= seed < 2**32, f"seed={seed} must lie between 0 and {2**32 - 1:,}")
     random.seed(seed)
     torch.manual_seed(seed)
     torch.set_num_threads(min(torch.get_num_threads(), free_cores(), 8))

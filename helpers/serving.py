@@ -12,6 +12,7 @@ import torch
 
 from helpers.checkpoint import read_meta
 from helpers.data import DataError, gpt2_tokenizer, load_corpus
+from helpers.errors import SeriesError
 from helpers.generate import Sampling, Writing, stream_text
 from helpers.model import GPT
 from helpers.provenance import Trace, VerbatimIndex
@@ -20,7 +21,7 @@ from helpers.runlog import read_log
 from helpers.runs import read_json
 
 
-class RequestError(ValueError):
+class RequestError(SeriesError, ValueError):
     """A request that cannot be answered; the message is for the person who made it."""
 
 

@@ -1,18 +1,21 @@
 """A training run from its first step to its report: what `python -m helpers train` does once everything is chosen."""
 
 import shutil
+import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from helpers.checkpoint import CheckpointError, clear_checkpoint, has_checkpoint, load_weights, on_drive, read_meta
+from helpers.data import gpt2_tokenizer
+from helpers.errors import SeriesError, writing
 from helpers.guard import (
     PROBE_STEPS,
     RefusedError,
@@ -23,6 +26,8 @@ from helpers.guard import (
     refuse_over_budget,
 )
 from helpers.memorization import measure, whole_corpus_loss
+from helpers.parallel import of_a_lost_process
+from helpers.record import describe_run, write_samples
 from helpers.runlog import RunLog, Step, stop_step, tokens_seen
 from helpers.runs import write_json
 from helpers.train import Trainer, save_checkpoint
@@ -30,22 +35,28 @@ from helpers.train import Trainer, save_checkpoint
 Say = Callable[[str], None]
 
 
-class StoppedError(RuntimeError):
-    """A run that was told to stop, and has saved what it had."""
+class StoppedError(SeriesError, RuntimeError):
+    """A run that was told to stop, and has saved what it had; told_by: the signal."""
+
+    def __init__(self, message: str, told_by: int) -> None:
+        super().__init__(message)
+        self.told_by = told_by
 
 
-class LostError(RuntimeError):
+class LostError(SeriesError, RuntimeError):
     """A run that cannot go on because another of its processes is gone."""
 
 
 @dataclass
 class Session:
-    """One run in its folder: checkpoint/ (to go on), best/ (to use), log.csv and, at the end, metrics.json."""
+    """One run in its folder: checkpoint/ (to go on), best/ (to use), run.json, log.csv; metrics.json and samples.txt
+    when it is reported.
+    """
 
     trainer: Trainer
     tokens: Tensor  # (N,) int64, the whole text
     folder: Path
-    meta: dict[str, Any]  # what the checkpoint says of itself
+    meta: dict[str, Any]  # what the checkpoint says of itself: `describe`'s answer
     target: float  # whole-corpus loss, in nats a token
     say: Say  # where its messages go
     save_seconds: float = 60.0  # most that a kill may cost
@@ -53,7 +64,7 @@ class Session:
     budget: float | None = None  # minutes
     log: RunLog = field(default_factory=RunLog)
     measured: dict[int, float] = field(default_factory=dict)  # step -> whole-corpus loss
-    told_to_stop: bool = False  # SIGTERM sets it
+    told_to_stop: int = 0  # the signal that did: SIGTERM or, from Ctrl-C, SIGINT
     _save_took: float = 0.0  # seconds, the last time
     _local: Path | None = None  # where the log grows while its folder is on Google Drive
 
@@ -68,7 +79,8 @@ class Session:
                 self.say(f"nothing to resume in {self.folder}: starting at step 1")
             if main:
                 for name in ("metrics.json", "samples.txt"):  # of an earlier run
-                    (self.folder / name).unlink(missing_ok=True)
+                    with writing(self.folder):
+                        (self.folder / name).unlink(missing_ok=True)
             self.log = RunLog(self._log_path() if main else None)
             return
         if not resume:
@@ -95,14 +107,17 @@ class Session:
     def run(self) -> None:
         """All steps that are left: each logged; the corpus measured and the run saved in between.
 
-        Raises RefusedError over the budget and StoppedError when told to stop, both after saving.
+        Raises RefusedError over the budget and StoppedError when told to stop, both after saving; LostError when
+        another process of the run is gone.
         """
+        if self.trainer.group.main:  # now, because `Trainer.prepare` has settled what it says of the machine
+            write_json(self.folder / "run.json", describe_run(self.trainer, self.meta))
         try:
             self._run()
-        except (torch.OutOfMemoryError, CheckpointError, RefusedError, StoppedError):
+        except SeriesError:
             raise
         except RuntimeError as error:
-            if self.trainer.group.world == 1:
+            if not of_a_lost_process(error):
                 raise
             raise LostError(
                 f"a process of this run is gone, and the rest cannot go on after step {self.trainer.steps_done} "
@@ -123,7 +138,7 @@ class Session:
                 self._measure(step, bar)
                 if group.main:
                     refusal = self._probe(bar) if step.number - began == PROBE_STEPS else None
-                halt = refusal is not None or self.told_to_stop
+                halt = refusal is not None or self.told_to_stop > 0
                 done, halt = group.any(self._at_target(), halt, device=trainer.runtime.device)
                 if group.main and (done or halt or self._due(step.number, saved_at)):
                     self._save("checkpoint", with_training=True)
@@ -139,7 +154,8 @@ class Session:
             raise refusal
         if trainer.steps_done < trainer.recipe.steps and not done:
             raise StoppedError(
-                f"told to stop after step {trainer.steps_done}: saved in {self.folder}, --resume goes on"
+                f"told to stop after step {trainer.steps_done}: saved in {self.folder}, --resume goes on",
+                self.told_to_stop or signal.SIGTERM,  # of several processes, another may have been told
             )
 
     def _at_target(self) -> bool:
@@ -236,7 +252,7 @@ class Session:
             self._save_took = time.perf_counter() - start
 
     def report(self) -> dict[str, Any]:
-        """All measures of the best model, written to metrics.json."""
+        """All measures of the best model, written to metrics.json; what it writes to some prompts, to samples.txt."""
         trainer, window = self.trainer, self.trainer.recipe.window
         if self._best() != trainer.steps_done:
             load_weights(self.folder / "best", trainer.model)
@@ -250,4 +266,30 @@ class Session:
         metrics |= {"steps": trainer.steps_done, "seconds": seconds, "tokens_seen": tokens}
         metrics |= {"epochs": tokens / (self.tokens.numel() - 1), "peak_bytes": peak_memory(trainer.runtime)}
         write_json(self.folder / "metrics.json", metrics)
+        tokenizer = gpt2_tokenizer(self.meta["rows"])
+        text = tokenizer.decode(self.tokens.tolist())
+        write_samples(self.folder / "samples.txt", trainer.model, tokenizer, text, window)
         return metrics
+
+
+@contextmanager
+def stopped_by_signals(session: Session) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the run with the step it is in, saved; the same again ends it at once.
+
+    Of several processes none is ended at once: torchrun tells those that are left, while they save or say why.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    alone = session.trainer.group.world == 1
+
+    def tell(number: int, _: object) -> None:
+        session.told_to_stop = number
+        if alone:
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in before:
+        signal.signal(number, tell)
+    try:
+        yield
+    finally:
+        for number, handler in before.items() if alone else ():
+            signal.signal(number, handler)

@@ -4,8 +4,10 @@ import ast
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from helpers.checkpoint import load_checkpoint
+from helpers.errors import SeriesError, writing
 from helpers.model import GPT
 from helpers.quantize import quantize_int8, save_int8
 from helpers.runs import ROOT
@@ -43,17 +45,27 @@ anywhere in the text, in stretches of eight tokens or more; many pieces are a co
 """
 
 
+class OccupiedError(SeriesError, FileExistsError):
+    """A folder for a Space that holds something else."""
+
+
 def write_space(run: str | Path, book: str, folder: str | Path) -> Path:
     """Write `folder` with all that serves the run's best checkpoint: app.py, helpers, int8 weights, requirements.
 
     book: the text that the run learnt. A Space that was written before is replaced; what else is in its folder (the
-    `.git` of a Space that was cloned) stays. Raises CheckpointError if there is no checkpoint, FileExistsError if the
+    `.git` of a Space that was cloned) stays. Raises CheckpointError if there is no checkpoint, OccupiedError if the
     folder holds something else.
     """
     run, folder = Path(run), Path(folder)
     model, meta = load_checkpoint(run / "best", GPT)
     if not (folder / OURS).is_file() and folder.exists() and any(f.name[0] != "." for f in folder.iterdir()):
-        raise FileExistsError(f"{folder} is not a Space of ours and not empty: choose another folder with --out")
+        raise OccupiedError(f"{folder} is not a Space of ours and not empty: choose another folder with --out")
+    with writing(folder):
+        _fill(folder, run, model, meta, book)
+    return folder
+
+
+def _fill(folder: Path, run: Path, model: GPT, meta: dict[str, Any], book: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / OURS).write_text("written by `python -m helpers space`, which replaces what it wrote\n")
     for part in ("helpers", "run"):
@@ -73,7 +85,6 @@ def write_space(run: str | Path, book: str, folder: str | Path) -> Path:
     parameters = sum(p.numel() for p in model.parameters())
     text = README.format(gradio=pins["gradio"], parameters=parameters)
     (folder / "README.md").write_text(text, encoding="utf-8")
-    return folder
 
 
 def _with_imports(name: str, found: frozenset[str] = frozenset(("__init__",))) -> frozenset[str]:

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import tiktoken
 
+from helpers.errors import SettingError
+
 
 class CharTokenizer:
     """Every distinct character of a text is a token, numbered in sorted order."""
@@ -40,7 +42,7 @@ class BPETokenizer:
 
     rows: GPT-2's ids of the tokens to keep, in ascending order, the 256 single bytes and the parts of every other
     among them; so any text can be encoded, in smaller pieces where a token is missing. Special tokens in a text are
-    text. Raises ValueError if a byte or a part is missing.
+    text. Raises SettingError if a byte or a part is missing.
     """
 
     def __init__(self, encoding: tiktoken.Encoding, rows: Sequence[int] | None = None) -> None:
@@ -50,7 +52,7 @@ class BPETokenizer:
             merges = BPETokenizer(encoding).ranks()
             parts = {part for token in ranks if len(token) > 1 for part in halves(token, merges)}
             if not parts | {bytes([b]) for b in range(256)} <= set(ranks):
-                raise ValueError("this vocabulary lacks parts of its own tokens (an earlier version's?): train again")
+                raise SettingError("this vocabulary lacks parts of its own tokens (an earlier version's?): train again")
             encoding = tiktoken.Encoding(
                 "gpt2-rows", pat_str=encoding._pat_str, mergeable_ranks=ranks, special_tokens={}
             )

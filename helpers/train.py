@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from helpers.checkpoint import CheckpointError, load_checkpoint, load_weights, read_training, save_checkpoint
 from helpers.config import IGNORE, Recipe
+from helpers.errors import SeriesError, SettingError
 from helpers.optim import Muon, beta1, build_optimizers, hidden_matrices, lr_share, muon_dtype
 from helpers.parallel import Group
 from helpers.runlog import Step
@@ -21,6 +22,10 @@ from helpers.windows import Windows
 
 COMPILE_PAYS = 500  # steps: compiling takes 40 to 70 s on a T4, and a step 0.10 to 0.15 s less then (estimates)
 __all__ = ["Trainer", "load_checkpoint", "save_checkpoint"]
+
+
+class DivergedError(SeriesError, FloatingPointError):
+    """A loss or gradient that is NaN or infinite; the weights were not touched by it."""
 
 
 class _LossOf(nn.Module):
@@ -52,7 +57,7 @@ class Trainer:
         self.model, self.windows, self.recipe, self.runtime = model, windows, recipe, runtime
         self.group = group or Group()
         if recipe.batch_size < self.group.world:
-            raise ValueError(f"{self.group.world} processes cannot share the {recipe.batch_size} windows of a step")
+            raise SettingError(f"{self.group.world} processes cannot share the {recipe.batch_size} windows of a step")
         self.micro_batch = recipe.batch_size // recipe.accumulation  # windows in one forward pass
         self._loss_of: nn.Module = _LossOf(model)
         self.compiled = False
@@ -116,7 +121,7 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
 
     def steps(self) -> Iterator[Step]:
-        """One record an optimizer step, until the recipe's last. FloatingPointError at a loss that is no number."""
+        """One record an optimizer step, until the recipe's last. DivergedError at a loss that is no number."""
         while self.steps_done < self.recipe.steps:
             self.model.train()  # the caller may have measured in between
             yield self._one_step()
@@ -167,7 +172,7 @@ class Trainer:
             return
         scale_too_high = self.scaler.is_enabled() and self.scaler.get_scale() >= 1  # below 1 it is not the scale
         if not math.isfinite(loss) or not scale_too_high:
-            raise FloatingPointError(
+            raise DivergedError(
                 f"step {self.steps_done + 1}: loss {loss}, gradient norm {norm} at lr {lr:.2e}. The weights were not "
                 "touched and the last checkpoint is good. Likely a learning rate that is too high: start over with a "
                 "lower one; or damaged data: check the corpus."

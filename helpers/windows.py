@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from helpers.config import IGNORE, POLICIES
+from helpers.errors import require
 
 
 def grid(n_tokens: int, window: int, offset: int = 0) -> tuple[Tensor, Tensor]:
@@ -54,13 +55,11 @@ class Windows:
     """
 
     def __init__(self, tokens: Tensor, window: int, batch: int, policy: str = "offset", seed: int = 1337) -> None:
-        if policy not in POLICIES:
-            raise ValueError(f"policy={policy!r} is none of {', '.join(POLICIES)}")
-        if window >= tokens.numel():
-            raise ValueError(f"a window of {window} needs {window + 1} tokens, the text has {tokens.numel()}")
+        require(policy in POLICIES, f"policy={policy!r} is none of {', '.join(POLICIES)}")
+        needs = f"a window of {window} needs {window + 1} tokens, the text has {tokens.numel()}"
+        require(window < tokens.numel(), needs)
         self.tokens, self.window, self.batch_size, self.policy, self.seed = tokens, window, batch, policy, seed
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed={seed} must lie between 0 and {2**32 - 1:,}")
+        require(0 <= seed < 2**32, f"seed={seed} must lie between 0 and {2**32 - 1:,}")
         self._firsts = [0]  # number, in the stream, of each epoch's first window
         self._epoch: tuple[int, Tensor, Tensor] = (-1, torch.empty(0), torch.empty(0))
 

@@ -31,11 +31,12 @@ def tiny_trainer(
     runtime: Runtime = CPU,
     dropout: float = 0.0,
     group: Group | None = None,
+    vocab_size: int = TINY.vocab_size,
     **changes,
 ) -> Trainer:
     """A trainer of a tiny model on `tokens`."""
     recipe = Recipe(**{"steps": 12, "window": 8, "batch_size": 4, **changes})
-    model = tiny_gpt(seed, dropout=dropout)
+    model = tiny_gpt(seed, dropout=dropout, vocab_size=vocab_size)
     model.init_weights(recipe.zero_residual)
     windows = Windows(tokens, recipe.window, recipe.batch_size, recipe.policy, seed)
     return Trainer(model, windows, recipe, runtime, group)

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from helpers.runs import ROOT
 from helpers.runtime import pick_device
 from helpers.train import load_checkpoint, save_checkpoint
 from helpers.windows import Windows
+from tests.commands import command
 from tests.conftest import tiny_gpt
 
 NOWHERE = "http://127.0.0.1:1/input.txt"
@@ -181,7 +183,6 @@ def test_what_went_wrong_leaves_nothing_half_done(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--profile", "huge"], "demo"),
         (["--recipe", "best"], "onecycle"),
         (["--steps", "0"], "0 must be at least 1"),
         (["--save-every", "0"], "0 must be at least 1"),
@@ -192,18 +193,26 @@ def test_what_went_wrong_leaves_nothing_half_done(tmp_path, monkeypatch):
     ],
 )
 def test_the_command_line_answers_without_a_traceback(arguments, says, tmp_path):
-    line = [sys.executable, "-m", "helpers", "train", "--out", str(tmp_path / "run"), *arguments]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    done = command("train", "--out", tmp_path / "run", *arguments)
     assert done.returncode != 0
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
 
+def test_the_interpreter_starts_the_command_line(tmp_path):
+    """Once for real; the other tests call its `main`."""
+    line = [sys.executable, "-m", "helpers", "train", "--out", str(tmp_path / "run"), "--profile", "huge"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "demo" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    line = [sys.executable, "-m", "helpers", "train", "--steps", "1", "--out", str(tmp_path / "file" / "run")]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    done = command("train", "--steps", "1", "--out", tmp_path / "file" / "run")
     assert done.returncode != 0
     assert done.stderr.startswith("error: ")
     assert str(tmp_path / "file") in done.stderr
@@ -217,15 +226,9 @@ def test_notebook_05_without_a_checkpoint_says_what_makes_one(tmp_path, monkeypa
     assert (tmp_path / "05.partial.ipynb").exists()
 
 
-def test_a_notebook_of_an_unknown_profile_says_so_at_once(tmp_path):
-    line = [
-        sys.executable,
-        "-m",
-        "helpers.execute",
-        "run",
-        "notebooks/01_tokenization.ipynb",
-        str(tmp_path / "a.ipynb"),
-    ]
-    done = subprocess.run([*line, "--profile", "huge"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.strip() == "error: profile 'huge' is none of demo, laptop, t4"
+def test_a_notebook_of_an_unknown_profile_says_so_at_once(tmp_path, monkeypatch):
+    line = ["execute.py", "run", "notebooks/01_tokenization.ipynb", str(tmp_path / "a.ipynb"), "--profile", "huge"]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.warns(RuntimeWarning, match="found in sys.modules"), pytest.raises(SystemExit) as ended:
+        runpy.run_module("helpers.execute", run_name="__main__")
+    assert ended.value.code == "error: profile 'huge' is none of demo, laptop, t4"

@@ -3,8 +3,6 @@
 import json
 import resource
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,7 +11,6 @@ from safetensors.torch import load_file
 from helpers import checkpoint
 from helpers.checkpoint import CheckpointError, load_weights
 from helpers.model import GPT
-from helpers.runs import ROOT
 from helpers.train import load_checkpoint, save_checkpoint
 from tests.conftest import tiny_gpt
 
@@ -84,19 +81,15 @@ def test_on_colabs_drive_nothing_with_bytes_in_it_goes_to_the_bin(saved, tmp_pat
 
 def test_a_full_disk_keeps_the_last_checkpoint(saved):
     model, folder = saved
-    code = f"""
-import resource, signal
-from tests.conftest import tiny_gpt
-from helpers.train import save_checkpoint
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-model = tiny_gpt(seed=9)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-save_checkpoint({str(folder)!r}, model, {{}})
-"""
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 4096
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert "CheckpointError: cannot write the checkpoint" in done.stderr
-    assert "the last checkpoint is untouched" in done.stderr
+    most, most_possible = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most_possible))
+    try:
+        with pytest.raises(CheckpointError) as full:
+            save_checkpoint(folder, tiny_gpt(seed=9), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most_possible))
+    assert str(full.value).startswith("cannot write the checkpoint")
+    assert "the last checkpoint is untouched" in str(full.value)
     again, _ = load_checkpoint(folder, GPT)
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
     assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]

@@ -5,6 +5,8 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from helpers.config import PROFILES, RECIPES, GPTConfig, Recipe, pick_profile
+from helpers.errors import SettingError
+from helpers.experiment import new_trainer
 from helpers.record import recorded
 
 RECIPE = Recipe(steps=10, window=8, batch_size=4)
@@ -17,6 +19,8 @@ RECIPE = Recipe(steps=10, window=8, batch_size=4)
         ({"n_layer": 0}, "n_layer=0"),
         ({"block_size": -1}, "block_size=-1"),
         ({"dropout": 1.0}, "dropout=1.0"),
+        ({"n_layer": 2.5}, "n_layer=2.5 must be a whole number"),
+        ({"n_head": True}, "n_head=True must be a whole number"),
     ],
 )
 def test_a_model_that_cannot_be_is_refused_by_name(changes, named):
@@ -34,11 +38,46 @@ def test_a_model_that_cannot_be_is_refused_by_name(changes, named):
         ({"steps": 0}, "steps=0"),
         ({"warmup": 2}, "warmup=2"),
         ({"accumulation": 3}, "accumulation=3"),
+        ({"steps": 2.5}, "steps=2.5 must be a whole number"),
+        ({"batch_size": 4.0}, "batch_size=4.0 must be a whole number"),
+        ({"window": 1}, "window=1 must be at least 2"),
+        ({"betas": (5, 9)}, r"betas=\(5, 9\) must be two numbers, 0 <= beta < 1"),
+        ({"betas": (0.9, 1.0)}, "0 <= beta < 1"),
+        ({"betas": (0.9,)}, "two numbers"),
+        ({"betas": 0.9}, "two numbers"),
+        ({"beta1_range": (5, 9)}, r"beta1_range=\(5, 9\)"),
+        ({"beta1_range": (0.95, 0.85)}, "the lowest and the highest"),
+        ({"weight_decay": -1}, "weight_decay=-1 must not be negative"),
+        ({"weight_decay": float("nan")}, "weight_decay=nan must be a number"),
+        ({"lr": float("inf")}, "lr=inf must be a number"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_by_name(changes, named):
     with pytest.raises(ValueError, match=named):
         replace(RECIPE, **changes)
+
+
+def test_a_window_longer_than_the_context_is_refused_before_a_model_is_made(tokens):
+    main = PROFILES["demo"].main
+    too_long = "window=256 is longer than the model's context, block_size=128"
+    with pytest.raises(SettingError, match=too_long):
+        replace(main, recipe=replace(main.recipe, window=256))
+    with pytest.raises(SettingError, match=too_long):
+        new_trainer(main, tokens, 50, seed=0, window=256)
+
+
+def test_a_profile_whose_windows_hold_no_recall_is_refused():
+    demo = PROFILES["demo"]
+    for name in ("main", "lesson"):
+        short = replace(demo.main, recipe=replace(demo.main.recipe, window=48))
+        with pytest.raises(SettingError, match="window=48 holds no recall of 32 -> 32"):
+            replace(demo, **{name: short})
+
+
+def test_published_sizes_are_a_profiles_own_wish():
+    t4, other = PROFILES["t4"], replace(PROFILES["t4"], published_sizes=False)
+    assert t4.recipe("cosine").steps == 14_950
+    assert other.recipe("cosine").steps == 10 * t4.main.recipe.steps, "whatever the size of its model"
 
 
 def test_configurations_do_not_change_under_your_feet():

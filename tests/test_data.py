@@ -107,6 +107,14 @@ def test_a_cut_off_download_is_refused_and_leaves_nothing_behind(elsewhere, book
         assert not list(elsewhere.rglob("*input*"))
 
 
+def test_an_error_page_on_the_last_try_is_no_text(elsewhere, book, serve):
+    broken = (200, book[:9], len(book))
+    url = serve([broken, broken, broken, (404, b"<html>gone</html>", 17)])
+    with pytest.raises(data.DataError, match=r"cannot download .*404"):
+        load_corpus("tinyshakespeare", url=url)
+    assert not list(elsewhere.rglob("*input*"))
+
+
 def test_shakespeare_path_comes_first_and_may_be_relative_to_the_series(elsewhere, book, monkeypatch):
     (elsewhere / "mine.txt").write_bytes(book)
     monkeypatch.setenv("SHAKESPEARE_PATH", "mine.txt")

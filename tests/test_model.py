@@ -96,6 +96,18 @@ def test_reading_in_pieces_with_a_cache_gives_the_same_logits(tokens, pieces):
     assert cache.lengths == [16, 16]
 
 
+@pytest.mark.parametrize(("capacity", "says"), [(8, "9 tokens do not fit into a cache of 8"), (64, "block_size=16")])
+def test_what_a_cache_refuses_leaves_it_as_it_was(tokens, capacity, says):
+    model, idx = tiny_gpt(), tokens[:16].view(1, 16)
+    cache = model.new_cache(1, capacity)
+    expected = model(idx[:, :8])[0]
+    model(idx[:, :4], cache=cache)
+    with pytest.raises(ValueError, match=says):
+        model(tokens[None, : 5 if capacity == 8 else 13], cache=cache)
+    assert cache.lengths == [4]
+    torch.testing.assert_close(model(idx[:, 4:8], cache=cache)[0], expected[:, 4:])
+
+
 def test_rows_of_different_lengths_share_a_cache(tokens):
     model, idx = tiny_gpt(scale=4.0), tokens[:32].view(2, 16)
     cache, first = model.new_cache(2, 16), model.new_cache(1, 9)

@@ -83,6 +83,14 @@ def test_beta1_swings_as_onecycle_swings_it():
     assert beta1(Recipe(**RECIPE), 50) == 0.9
 
 
+@pytest.mark.parametrize("flat", [{"final_lr": 1.0}, {"initial_lr": 1.0}, {"initial_lr": 1.0, "final_lr": 1.0}])
+def test_beta1_has_somewhere_to_be_where_the_rate_does_not_swing(flat):
+    recipe = Recipe(**RECIPE, schedule="onecycle", warmup=0.1, beta1_range=(0.85, 0.95), **flat)
+    found = [beta1(recipe, step) for step in range(recipe.steps)]
+    assert all(0.85 <= beta <= 0.95 for beta in found)
+    assert found[0 if "initial_lr" in flat else -1] == 0.85, "the rate is at its peak there"
+
+
 def matrices() -> list[torch.nn.Parameter]:
     g = torch.Generator().manual_seed(0)
     shapes = [(24, 8), (8, 8), (32, 8), (8, 32), (24, 8), (32, 8), (8, 32)]

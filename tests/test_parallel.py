@@ -18,17 +18,25 @@ from helpers.checkpoint import read_meta
 from helpers.parallel import Group
 from helpers.runlog import read_log
 from helpers.runs import ROOT
+from tests.commands import Process
 from tests.conftest import tiny_trainer
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-TRAIN = ["-m", "helpers", "train", "--device", "cpu", "--save-every", "4", "--set", "batch_size=4", "window=48"]
+TRAIN = ["train", "--device", "cpu", "--save-every", "4", "--set", "batch_size=4", "window=48"]
 
 
 def start(processes: int, folder, *more: str) -> subprocess.Popen:
-    line = [*([*TORCHRUN, str(processes)] if processes > 1 else [sys.executable]), *TRAIN]
+    line = [*TORCHRUN, str(processes), "-m", "helpers", *TRAIN]
     out = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen([*line, "--out", str(folder), *more], cwd=ROOT, env=one_thread, **out)
+
+
+def one_process(folder, *more: str) -> str:
+    """What a run prints that torchrun has no part in."""
+    run = Process(folder.with_suffix(".txt"), *TRAIN, "--out", folder, *more, threads=1)
+    assert run.wait() == 0, run.text()
+    return run.text()
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -45,7 +53,7 @@ def losses(folder) -> list[float]:
 def alone(tmp_path_factory):
     """One process, two parts a step."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    finish(start(1, folder, "--steps", "12", "--set", "accumulation=2", "batch_size=4", "window=48"))
+    one_process(folder, "--steps", "12", "--set", "accumulation=2", "batch_size=4", "window=48")
     return folder
 
 
@@ -65,7 +73,7 @@ def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path):
         time.sleep(0.01)
     victim.send_signal(signal.SIGTERM)  # torchrun hands it on
     victim.communicate(timeout=120)
-    out = finish(start(1, folder, "--steps", "12", "--resume"))
+    out = one_process(folder, "--steps", "12", "--resume")
     assert re.search(r"resumed after step \d+.*resumed: processes was 2 and is 1", out, flags=re.S)
     assert losses(folder) == pytest.approx(losses(alone), abs=1e-3), "sums in another order, amplified step by step"
 
@@ -91,7 +99,7 @@ def test_a_process_that_dies_ends_the_run_with_one_message_and_a_checkpoint(tmp_
     assert run.returncode != 0
     (tmp_path / "err.txt").write_text(err)
     assert err.count("error: a process of this run is gone") == 1, err
-    rest = finish(start(1, folder, "--steps", "60", "--resume"))
+    rest = one_process(folder, "--steps", "60", "--resume")
     assert "resumed after step" in rest
     assert len(losses(folder)) == 60
     assert [a - b for a, b in pairwise(r["step"] for r in read_log(folder / "log.csv"))] == [-1] * 59

@@ -1,12 +1,20 @@
 """What a run leaves for others to read."""
 
+from dataclasses import replace
+
 import pytest
 
+from helpers import __main__ as program
 from helpers import record
 from helpers.checkpoint import CheckpointError
+from helpers.config import pick_profile
+from helpers.data import load_corpus
+from helpers.experiment import describe, new_trainer, read
 from helpers.record import describe_run, record_run, recorded, write_samples
 from helpers.runlog import RunLog, Step
-from helpers.runs import ROOT, write_json
+from helpers.runs import ROOT, read_json, write_json
+from helpers.session import Session
+from tests.commands import command
 from tests.conftest import tiny_gpt, tiny_trainer
 
 
@@ -30,6 +38,34 @@ def test_a_finished_run_is_copied_without_its_weights_and_read_back(tmp_path, mo
     assert found["metrics"]["loss_grid"] == 0.25
     assert found["log"][0]["loss"] == 0.5
     assert recorded("other") == {}
+
+
+def test_a_run_made_as_notebook_04_makes_it_is_recorded(tmp_path, monkeypatch):
+    """No command line: `describe`, `Session`, `begin`, `run`, `report`."""
+    profile, corpus = pick_profile("demo"), load_corpus("sample")
+    main = replace(profile.main, recipe=replace(profile.main.recipe, steps=1))
+    study = read(main, corpus)
+    trainer = new_trainer(main, study.tokens, study.tokenizer.n_vocab, 1)
+    meta = describe(profile, corpus, study, main.recipe.window, 1)
+    session = Session(trainer, study.tokens, tmp_path / "run", meta, profile.target, lambda _: None)
+    session.begin(fresh=True)
+    session.run()
+    session.report()
+    monkeypatch.setattr(program, "ROOT", tmp_path)
+    done = command("record", tmp_path / "run", "mine.1")
+    assert done.stdout.startswith(f"{tmp_path / 'data/runs/mine.1'}: 1 steps, loss on the grid "), done.stderr
+    samples = (tmp_path / "data/runs/mine.1/samples.txt").read_text(encoding="utf-8")
+    assert samples.startswith(f"=== temperature 0, prompt {study.text.splitlines()[0] + chr(10)!r}\n")
+    assert read_json(tmp_path / "data/runs/mine.1/run.json")["recipe"]["steps"] == 1
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", ".", "", "/tmp/x", "-x", "ein mal"])
+def test_a_record_has_the_name_of_a_record(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(program, "ROOT", tmp_path)
+    done = command("record", finished(tmp_path / "run"), "--", name)
+    assert done.returncode == 2
+    assert "letters, digits, dots and dashes" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_run_that_is_not_finished_is_not_recorded(tmp_path):

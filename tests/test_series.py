@@ -122,6 +122,18 @@ def test_the_limit_of_a_cell_is_set_from_the_command_line():
         assert re.search(rf"-p helpers.watch_tests tests notebooks\s+--nbval .* --nbval-cell-timeout {seconds}\n", line)
 
 
+def test_refresh_is_of_the_demo_profile_and_refuses_another():
+    """It would run demo and put the other profile's figure into the repository."""
+    line = ["make", "refresh", "PYTHON=python", "PROFILE=laptop"]
+    done = subprocess.run([*line, "-n"], cwd=ROOT, env=bare_make(), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "refresh re-makes the outputs of the demo profile: leave PROFILE=laptop out" in done.stderr
+    assert "helpers.execute" not in done.stdout
+    assert re.search(
+        r"helpers.execute refresh notebooks/01_.*06_\w+\.ipynb\n.*runs/demo/figures", make("-n", "refresh")
+    )
+
+
 def test_the_readme_and_ci_use_commands_that_exist():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))

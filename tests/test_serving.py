@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from helpers.app import LOOK, QUIET, _as_html, _as_json, build_app
+from helpers.app import LOOK, QUIET, _as_html, _as_json, _curve, build_app
 from helpers.checkpoint import CheckpointError, save_checkpoint
+from helpers.config import PROFILES, TARGET
 from helpers.data import load_corpus
 from helpers.generate import Writing
 from helpers.runs import ROOT, write_json
 from helpers.serving import Answer, Answers, Limits, Request, RequestError, Served
 from helpers.space import NEEDED, _with_imports, write_space
+from tests.commands import command
 from tests.conftest import tiny_gpt
 
 HOSTILE = [
@@ -192,6 +194,12 @@ def test_the_card_says_what_is_known(served):
     assert {is_in for _, is_in in served.examples()} == {True, False}
 
 
+def test_the_curve_shows_the_series_target():
+    log = [{"step": 1, "loss": 1.0, "avg_loss": 1.0}]
+    assert f"target {TARGET}" in [text.get_text() for text in _curve(log).axes[0].get_legend().get_texts()]
+    assert {profile.target for profile in PROFILES.values()} == {TARGET}
+
+
 def test_without_a_checkpoint_or_with_another_book_it_says_what_to_do(run, tmp_path):
     with pytest.raises(CheckpointError, match=r"make run-all.*python -m helpers train"):
         Served(tmp_path / "none")
@@ -202,14 +210,14 @@ def test_without_a_checkpoint_or_with_another_book_it_says_what_to_do(run, tmp_p
         Served(tmp_path / "run")
     assert re.fullmatch(r"error: no checkpoint in .*\n", refusal("demo", "--run", str(tmp_path / "none")))
     (tmp_path / "other.txt").write_text("another book")
-    for command in ("demo", "space"):
-        said = refusal(command, "--run", str(run), "--corpus", str(tmp_path / "other.txt"))
+    for program in ("demo", "space"):
+        said = refusal(program, "--run", str(run), "--corpus", str(tmp_path / "other.txt"))
         assert re.fullmatch(r"error: the checkpoint learnt another text than .*other.txt: .*\n", said)
 
 
 def refusal(*args: str) -> str:
     """What `python -m helpers` says when it refuses."""
-    done = subprocess.run([sys.executable, "-m", "helpers", *args], cwd=ROOT, capture_output=True, text=True)
+    done = command(*args)
     assert done.returncode == 1
     return done.stderr
 
@@ -310,24 +318,32 @@ BROWSER = next(
 )
 
 
-@pytest.fixture
-def page(address):
-    """The page in a headless browser, with what it asked for and complained of."""
+@pytest.fixture(scope="module")
+def browser():
+    """One headless browser for all; each test has a page of its own, as unknown to it as to a new visitor."""
     sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
     if BROWSER is None:
         pytest.skip("no Chromium or Chrome is installed")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.asked, page.complaints = [], []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
-        page.goto(address)
-        page.locator("#prompt textarea").wait_for()
-        yield page
-        assert all(url.startswith((address, "data:", "blob:")) for url in page.asked), "a request left the machine"
-        assert page.complaints == []
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(address, browser):
+    """The page in a headless browser, with what it asked for and complained of."""
+    visit = browser.new_context()
+    page = visit.new_page()
+    page.asked, page.complaints = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+    page.goto(address)
+    page.locator("#prompt textarea").wait_for()
+    yield page
+    visit.close()
+    assert all(url.startswith((address, "data:", "blob:")) for url in page.asked), "a request left the machine"
+    assert page.complaints == []
 
 
 def write(page, tokens: int, prompt: str | None = None) -> str:

@@ -6,61 +6,60 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from helpers import checkpoint
 from helpers.checkpoint import has_checkpoint, read_meta
 from helpers.config import PROFILES, GPTConfig
+from helpers.errors import PlaceError
 from helpers.guard import RefusedError, forecast
 from helpers.model import GPT
+from helpers.parallel import Group
 from helpers.runlog import read_log
-from helpers.runs import ROOT
-from helpers.session import Session
+from helpers.session import LostError, Session, StoppedError, stopped_by_signals
 from helpers.train import load_checkpoint
+from tests.commands import Done, Process, command
 from tests.conftest import same, tiny_trainer
+
+BYTES = list(range(256))  # GPT-2's first ids: a vocabulary that can write anything
 
 
 def session(folder, tokens, trainer=None, **changes) -> Session:
-    meta = {"profile": "tiny", "sha256": "of nothing", "excerpt": None}
+    meta = {"profile": "tiny", "recipe": "own", "sha256": "of nothing", "excerpt": None, "rows": BYTES}
     said: list[str] = []
-    new = Session(trainer or tiny_trainer(tokens, steps=40), tokens, folder, meta, 0.1, said.append, **changes)
+    new = Session(trainer or trainer_of_bytes(tokens, steps=40), tokens, folder, meta, 0.1, said.append, **changes)
     new.said = said
     return new
+
+
+def trainer_of_bytes(tokens, **changes):
+    return tiny_trainer(tokens, vocab_size=256, **changes)
 
 
 # --- the command line, killed --------------------------------------------------------------------------------------
 
 
-def command(folder, *more: str) -> list[str]:
-    line = [
-        sys.executable,
-        "-m",
-        "helpers",
-        "train",
-        "--device",
-        "cpu",
-        "--steps",
-        "24",
-        "--save-every",
-        "6",
-        "--out",
-        str(folder),
-    ]
-    return [*line, *more]
+def line(folder, *more: str) -> list[str]:
+    return ["train", "--device", "cpu", "--steps", "24", "--save-every", "6", "--out", str(folder), *more]
+
+
+def train(folder, *more: str) -> Done:
+    return command(*line(folder, *more))
 
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory):
     """A run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("calm") / "run"
-    subprocess.run(command(folder), cwd=ROOT, check=True, capture_output=True)
+    done = train(folder)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -69,7 +68,7 @@ def rows_in(folder) -> int:
 
 
 def test_a_finished_run_is_not_overwritten_unasked(calm):
-    again = subprocess.run(command(calm), cwd=ROOT, capture_output=True, text=True)
+    again = train(calm)
     assert again.returncode != 0
     assert again.stderr.startswith("error: ")
     assert "--resume" in again.stderr
@@ -93,10 +92,10 @@ def test_a_kill_between_the_two_moves_of_a_save_loses_nothing(calm, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(calm, folder)
     (folder / "checkpoint").rename(folder / "checkpoint.previous")
-    unasked = subprocess.run(command(folder), cwd=ROOT, capture_output=True, text=True)
+    unasked = train(folder)
     assert "--resume" in unasked.stderr
     (folder / "checkpoint").rename(folder / "checkpoint.previous")
-    resumed = subprocess.run(command(folder, "--resume"), cwd=ROOT, capture_output=True, text=True)
+    resumed = train(folder, "--resume")
     assert "resumed after step 24" in resumed.stdout, resumed.stderr
     assert rows_in(folder) == 24
 
@@ -105,10 +104,10 @@ def test_fresh_replaces_a_run_and_nothing_else(calm, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(calm, folder)
     (folder / "notes.txt").write_text("mine")
-    wrong = subprocess.run(command(folder, "--fresh", "--corpus", "/no/such"), cwd=ROOT, capture_output=True, text=True)
+    wrong = train(folder, "--fresh", "--corpus", "/no/such")
     assert "no corpus" in wrong.stderr
     assert rows_in(folder) == 24
-    fresh = subprocess.run(command(folder, "--fresh", "--steps", "2"), cwd=ROOT, capture_output=True, text=True)
+    fresh = train(folder, "--fresh", "--steps", "2")
     assert fresh.returncode == 0, fresh.stderr
     assert rows_in(folder) == 2
     assert (folder / "notes.txt").read_text() == "mine"
@@ -121,29 +120,27 @@ def logged_since(folder, moment: float) -> bool:
 
 def test_ten_kills_in_one_run_change_no_bit(calm, tmp_path):
     """SIGKILL or SIGTERM, ten times, each at a random moment after the last start has taken a step."""
-    folder, seed = tmp_path / "run", random.randrange(10**6)
+    folder, seed = tmp_path / "run", random.SystemRandom().randrange(10**6)
     rng = random.Random(seed)  # of the moments, so that a failure names what to repeat
     kills, struck, steps = [], [], 0
     while len(kills) < 10:
         start = [] if not kills else ["--resume"]
-        victim = subprocess.Popen(
-            command(folder, *start, "--save-every", "1"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
         began = time.time()
+        victim = Process(tmp_path / "out.txt", *line(folder, *start, "--save-every", "1"))
         while victim.poll() is None and not (logged_since(folder, began) and rows_in(folder) > min(steps, 22)):
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.15))
         kills.append(rng.choice((signal.SIGKILL, signal.SIGTERM)))
         victim.send_signal(kills[-1])
-        out = victim.communicate(timeout=120)[0].decode()
-        assert victim.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM, 0), f"seed {seed}: {out}"
-        if victim.returncode == 128 + signal.SIGTERM:
-            assert re.search(r"told to stop after step \d+: saved in .*, --resume goes on", out)
+        code = victim.wait()
+        assert code in (-signal.SIGKILL, 128 + signal.SIGTERM, 0), f"seed {seed}: {victim.text()}"
+        if code == 128 + signal.SIGTERM:
+            assert re.search(r"told to stop after step \d+: saved in .*, --resume goes on", victim.text())
         if has_checkpoint(folder / "checkpoint"):  # else the kill came before the first was finished
             steps = load_checkpoint(folder / "checkpoint", GPT)[1]["step"]
-        struck.append(victim.returncode != 0)
+        struck.append(code != 0)
     assert sum(struck) >= 8, f"seed {seed}: a run that has ended cannot be killed"
-    done = subprocess.run(command(folder, "--resume"), cwd=ROOT, capture_output=True, text=True)
+    done = train(folder, "--resume")
     assert done.returncode == 0, f"seed {seed}: {done.stderr}"
     ours, theirs = (load_checkpoint(f / "checkpoint", GPT)[0].parameters() for f in (folder, calm))
     assert same(ours, theirs), f"seed {seed}"
@@ -163,18 +160,23 @@ def test_ten_kills_in_one_run_change_no_bit(calm, tmp_path):
         (["--set", "batch_size=16.0"], r"--set batch_size=16\.0: batch_size is of type int"),
         (["--set", "zero_residual=no"], r"zero_residual is of type bool"),
         (["--set", "policy=pages"], r"policy='pages' is none of grid, offset, random"),
+        (["--set", "window=256"], r"window=256 is longer than the model's context, block_size=128"),
+        (["--force", "--set", "window=1"], r"window=1 must be at least 2"),
+        (["--set", "betas=(5, 9)"], r"betas=\(5, 9\) must be two numbers, 0 <= beta < 1"),
+        (["--set", "weight_decay=-1"], r"weight_decay=-1 must not be negative"),
+        (["--seed", str(2**70)], r"seed=1180591620717411303424 must lie between 0 and"),
         (["--device", "cuda:7"], r"device 'cuda:7' cannot be used here"),
     ],
 )
 def test_what_cannot_work_is_refused_before_it_begins(tmp_path, more, says):
-    done = subprocess.run(command(tmp_path / "run", *more), cwd=ROOT, capture_output=True, text=True)
+    done = train(tmp_path / "run", *more)
     assert done.returncode == 1
     assert re.fullmatch(rf"error: .*{says}.*\n", done.stderr, flags=re.S), done.stderr
     assert not (tmp_path / "run").exists()
 
 
 def test_what_is_refused_can_be_forced(tmp_path):
-    line = command(
+    done = train(
         tmp_path / "run",
         "--force",
         "--steps",
@@ -188,9 +190,88 @@ def test_what_is_refused_can_be_forced(tmp_path):
         "beta1_range=none",
         "betas=(0.8, 0.9)",
     )
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert rows_in(tmp_path / "run") == 3
+    text = (tmp_path / "run/metrics.json").read_text()
+    assert json.loads(text)["recall_50_50"] is None, "8 tokens hold no recall of 50 -> 50"
+    assert "NaN" not in text, "no JSON"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_saves_as_sigterm_does_and_the_second_ends_at_once(tokens, tmp_path, number, code):
+    run, before = session(tmp_path, tokens), signal.getsignal(number)
+    run.begin()
+    told = pytest.raises(StoppedError, match=r"told to stop after step 1: saved in .*, --resume goes on")
+    with told as stopped, stopped_by_signals(run):
+        signal.raise_signal(number)  # the step is finished first
+        assert signal.getsignal(number) == signal.SIG_DFL, "the second time it is not asked"
+        run.run()
+    assert 128 + stopped.value.told_by == code
+    assert read_meta(tmp_path / "checkpoint")["step"] == 1
+    assert signal.getsignal(number) == before, "whoever called has Ctrl-C back"
+
+
+def test_ctrl_c_is_one_message_and_its_exit_code(tmp_path):
+    run = Process(tmp_path / "out.txt", *line(tmp_path / "run", "--steps", "5000"))
+    while run.poll() is None and not rows_in(tmp_path / "run"):
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    assert run.wait() == 130, run.text()
+    assert run.text().count("told to stop after step") == 1
+    assert "Traceback" not in run.text()
+
+
+def test_only_a_lost_process_is_told_as_one(tokens, tmp_path, monkeypatch):
+    """With several processes too: what is no error of torch.distributed keeps its own words."""
+    lost = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:1"
+    for error, told in (
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), RuntimeError),
+        (RuntimeError(lost), LostError),
+        (dist.DistBackendError("NCCL communicator was aborted"), LostError),
+    ):
+        run = session(tmp_path, tokens)
+        run.trainer.group = Group(rank=0, world=2)
+        run.begin(fresh=True)
+
+        def fail(error=error):
+            raise error
+
+        monkeypatch.setattr(run, "_run", fail)
+        with pytest.raises(RuntimeError) as caught:
+            run.run()
+        assert type(caught.value) is told
+        assert caught.value is error or caught.value.__cause__ is error
+
+
+def test_a_mistake_of_ours_keeps_its_traceback_and_says_so(tmp_path, monkeypatch):
+    def broken(*_):
+        raise ValueError("too many values to unpack (expected 2)")
+
+    monkeypatch.setattr(Session, "run", broken)
+    done = train(tmp_path / "run")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "in broken" in done.stderr
+    assert "ValueError: too many values to unpack" in done.stderr
+    assert done.stderr.endswith("a mistake in the series, not in what you asked for: please report the lines above\n")
+
+
+def test_a_disk_that_fills_up_in_a_run_is_one_clear_error(tokens, tmp_path):
+    run = session(tmp_path, tokens)
+    run.begin()
+    run.log.path = Path("/dev/full")
+    with pytest.raises(PlaceError, match=r"cannot write /dev/full \(.*No space left.*\): free some space"):
+        run.run()
+
+
+def test_what_the_system_refuses_is_no_mistake_of_ours(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "run"))
+
+    monkeypatch.setattr(Session, "begin", refused)
+    done = train(tmp_path / "run")
+    assert done.returncode == 1
+    assert done.stderr == f"error: [Errno 13] Permission denied: '{tmp_path / 'run'}'\n"
 
 
 # --- the same, without the command line ----------------------------------------------------------------------------
@@ -211,7 +292,7 @@ def test_a_run_over_its_budget_stops_after_twenty_steps_and_is_saved(tokens, tmp
 
 def test_a_run_may_end_at_its_target(tmp_path):
     pattern = torch.arange(12).repeat(10)
-    trainer = tiny_trainer(pattern, steps=400, stop_at_target=True)
+    trainer = trainer_of_bytes(pattern, steps=400, stop_at_target=True)
     run = session(tmp_path, pattern, trainer)
     run.target = 0.5
     run.begin()
@@ -220,7 +301,7 @@ def test_a_run_may_end_at_its_target(tmp_path):
     assert run.measured[trainer.steps_done] < 0.5 < min([*run.measured.values()][:-1])
     assert run.report()["first below 0.5: whole corpus"] == trainer.steps_done
 
-    again = session(tmp_path, pattern, tiny_trainer(pattern, steps=400, stop_at_target=True))
+    again = session(tmp_path, pattern, trainer_of_bytes(pattern, steps=400, stop_at_target=True))
     again.target = 0.5
     again.begin(resume=True)
     again.run()
@@ -229,7 +310,7 @@ def test_a_run_may_end_at_its_target(tmp_path):
 
 def test_the_best_model_is_kept_and_reported(tokens, tmp_path):
     """The rate is thrown up at the end, so that the last model is not the best."""
-    trainer = tiny_trainer(tokens, steps=40, schedule="constant")
+    trainer = trainer_of_bytes(tokens, steps=40, schedule="constant")
     run = session(tmp_path, tokens, trainer)
     run.begin()
     for optimizer in trainer.optimizers:
@@ -248,7 +329,7 @@ def test_the_best_model_is_kept_and_reported(tokens, tmp_path):
 
 def test_data_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tokens, tmp_path):
     def trainer_with(step: int | None):
-        trainer = tiny_trainer(tokens, steps=12)
+        trainer = trainer_of_bytes(tokens, steps=12)
         embed = trainer.model.transformer.drop
 
         def poison(_, __, x):
@@ -272,13 +353,13 @@ def test_data_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint
 
 def test_a_checkpoint_is_at_most_so_many_seconds_old(tokens, tmp_path):
     saved = []
-    run = session(tmp_path, tokens, tiny_trainer(tokens, steps=6), save_seconds=0.0)
+    run = session(tmp_path, tokens, trainer_of_bytes(tokens, steps=6), save_seconds=0.0)
     run._save = lambda name, with_training: saved.append((name, run.trainer.steps_done)) if with_training else None
     run.begin()
     run.run()
     assert saved == [("checkpoint", step) for step in range(1, 7)]
     saved.clear()
-    run = session(tmp_path, tokens, tiny_trainer(tokens, steps=6), save_seconds=60.0)
+    run = session(tmp_path, tokens, trainer_of_bytes(tokens, steps=6), save_seconds=60.0)
     run._save = lambda name, with_training: saved.append((name, run.trainer.steps_done)) if with_training else None
     run.begin()
     run.run()
@@ -295,7 +376,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_clearly(calm, tmp_path, dama
     else:
         meta = folder / "checkpoint/meta.json"
         meta.write_text(json.dumps(json.loads(meta.read_text()) | {"sha256": "of another text"}))
-    done = subprocess.run(command(folder, "--resume"), cwd=ROOT, capture_output=True, text=True)
+    done = train(folder, "--resume")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert ("is damaged" if damage == "truncated" else "is of another run") in done.stderr

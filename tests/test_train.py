@@ -192,6 +192,20 @@ def test_a_log_that_ran_ahead_is_cut_to_the_checkpoint(tmp_path):
         RunLog.resume(tmp_path / "gone.csv", 1)
 
 
+WHOLE_LINE = "11,0.5,0.5,0.1,0.01,1.0,0.5,20.0"
+
+
+@pytest.mark.parametrize("cut", range(1, len(WHOLE_LINE)))
+def test_a_line_cut_anywhere_is_left_out(tmp_path, cut):
+    log = RunLog(tmp_path / "log.csv")
+    for number in range(1, 11):
+        log.append(Step(number, 1.0 / number, 1e-3, 1.0, 0.5, 100))
+    with (tmp_path / "log.csv").open("a") as file:
+        file.write(WHOLE_LINE[:cut])
+    assert read_log(tmp_path / "log.csv") == log.rows
+    assert RunLog.resume(tmp_path / "log.csv", 10).rows == log.rows
+
+
 def test_the_three_stop_rules_fire_at_different_steps():
     log = RunLog()
     for number in range(1, 301):
