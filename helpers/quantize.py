@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from helpers.checkpoint import WEIGHTS, CheckpointError, load_checkpoint, read_meta, save_checkpoint
 from helpers.config import GPTConfig
-from helpers.kernels import Product, fastest, int8_product
+from helpers.int8 import Product, fastest, int8_product
 from helpers.model import GPT
 
 FORMATS = ("fp32", "bf16", "int8")  # what weights can be served in
@@ -28,7 +28,7 @@ def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 class Int8Linear(nn.Module):
     """y = x W^T + b with W in 8 bits, row by row: about weight * scale, (out, in) int8 times (out, 1) float32.
 
-    How it multiplies is found out with the first x, by timing (`kernels.fastest`), unless `way` names it.
+    How it multiplies is found out with the first x, by timing (`int8.fastest`), unless `way` names it.
     """
 
     way: str | None = None
@@ -102,7 +102,7 @@ def _hollow(config: GPTConfig) -> GPT:
 def quantize_int8(model: GPT, way: str | None = None) -> GPT:
     """A copy for inference, on the CPU, with every matrix and table in 8 bits, the tied table once.
 
-    Each row has a scale of its own; biases and LayerNorms stay in float32. way: one of kernels.WAYS to multiply by;
+    Each row has a scale of its own; biases and LayerNorms stay in float32. way: one of int8.WAYS to multiply by;
     the fastest here unless told.
     """
     state = {}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import kernels
+from helpers import int8
 from helpers.config import PROFILES
 from helpers.experiment import new_trainer
 from helpers.generate import generate
@@ -32,10 +32,10 @@ def test_muon_learns_in_the_dtype_that_was_chosen(learnt):
     assert recall(model, tokens, 16, 16, places=200).verbatim > 0.5
 
 
-@pytest.mark.parametrize("way", kernels.WAYS)
+@pytest.mark.parametrize("way", int8.WAYS)
 def test_eight_bits_keep_the_memory(learnt, way):
     """Recall within a point, loss within 0.01 nats per token, of fp32."""
-    if way not in kernels.ways_here(64, 64, "cpu"):
+    if way not in int8.ways_here(64, 64, "cpu"):
         pytest.skip(f"PyTorch has no {way} on this machine")
     model, tokens = learnt
     small = quantize_int8(model, way)

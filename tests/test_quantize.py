@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers import kernels
+from helpers import int8
 from helpers.checkpoint import CheckpointError, save_checkpoint
 from helpers.generate import generate
 from helpers.memorization import corpus_loss
@@ -17,11 +17,11 @@ from tests.conftest import same, tiny_gpt
 IDX = torch.tensor([[1, 2, 3, 49, 7], [8, 9, 0, 0, 11]])
 
 
-HERE = kernels.ways_here(64, 64, "cpu")
-INTEGERS = [name for name in HERE if issubclass(kernels.WAYS[name], kernels._Integers)]
+HERE = int8.ways_here(64, 64, "cpu")
+INTEGERS = [name for name in HERE if issubclass(int8.WAYS[name], int8._Integers)]
 
 
-@pytest.fixture(params=[None, *kernels.WAYS])
+@pytest.fixture(params=[None, *int8.WAYS])
 def path(request):
     """What this machine chooses by itself (None), and every way to multiply that it has."""
     if request.param and request.param not in HERE:
@@ -70,15 +70,15 @@ def test_integer_kernels_add_exactly_and_agree_to_the_last_bit(name):
     g = torch.Generator().manual_seed(0)
     for rows, n_in, n_out in ((1, 300, 40), (3, 300, 513), (64, 3072, 70)):
         w = torch.randint(-127, 128, (n_out, n_in), generator=g, dtype=torch.int8)
-        kernel = kernels.WAYS[name](w, torch.ones(n_out, 1))
+        kernel = int8.WAYS[name](w, torch.ones(n_out, 1))
         assert kernel.levels in (127, 63)
         q = torch.randint(-kernel.levels, kernel.levels + 1, (rows, n_in), generator=g)
         assert torch.equal(kernel.product(q.float()).double(), (q @ w.long().t()).float().double())
         x, scale = torch.randn(rows, n_in, generator=g), torch.rand(n_out, 1, generator=g)
         x[0] = 0
-        found = [kernels.WAYS[other](w, scale) for other in INTEGERS]
+        found = [int8.WAYS[other](w, scale) for other in INTEGERS]
         alike = [product(x) for product in found if product.levels == kernel.levels]
-        assert all(torch.equal(y, kernels.WAYS[name](w, scale)(x)) for y in alike)
+        assert all(torch.equal(y, int8.WAYS[name](w, scale)(x)) for y in alike)
         assert all(torch.equal(product(x)[-1:], product(x[-1:])) for product in found), "a row asks no neighbour"
 
 
@@ -88,17 +88,17 @@ SHAPES = [(768, 3072), (3072, 768), (768, 768), (768, 50257), (128, 384), (128, 
 @pytest.mark.parametrize(("n_in", "n_out"), SHAPES)
 def test_the_way_that_is_taken_is_no_slower_than_the_plain_one(n_in, n_out):
     """As it was timed, once, here: the first edition took oneDNN's reference code, a thousand times slower."""
-    name, why = kernels.fastest(n_in, n_out)
-    seconds = kernels.timed(n_in, n_out, "cpu")
+    name, why = int8.fastest(n_in, n_out)
+    seconds = int8.timed(n_in, n_out, "cpu")
     assert all(mine <= plain for mine, plain in zip(seconds[name], seconds["multiplied out"], strict=True))
     assert why.startswith(f"{n_in:,} -> {n_out:,}: {name}, ")
-    assert kernels.fastest(n_in, n_out) == (name, why), "timed once"
+    assert int8.fastest(n_in, n_out) == (name, why), "timed once"
 
 
 def test_the_choice_follows_the_clock(monkeypatch):
     def seconds(**ways):
-        monkeypatch.setattr(kernels, "timed", lambda *_: {"multiplied out": (2.0, 20.0), **ways})
-        return kernels.fastest(768, 768)[0]
+        monkeypatch.setattr(int8, "timed", lambda *_: {"multiplied out": (2.0, 20.0), **ways})
+        return int8.fastest(768, 768)[0]
 
     assert seconds() == "multiplied out"
     assert seconds(fbgemm=(1.0, 10.0), onednn=(1.5, 5.0)) == "fbgemm"
@@ -108,9 +108,9 @@ def test_the_choice_follows_the_clock(monkeypatch):
 
 
 def test_timing_takes_milliseconds():
-    kernels.timed.cache_clear()
+    int8.timed.cache_clear()
     start = time.perf_counter()
-    kernels.timed(128, 384, "cpu")
+    int8.timed(128, 384, "cpu")
     assert time.perf_counter() - start < 3, "the ways times the rows times 20 ms, and the packing"
 
 
