@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
@@ -18,7 +19,7 @@ import torch
 from helpers.checkpoint import read_meta
 from helpers.config import PROFILES, RECIPES, Recipe, pick_profile
 from helpers.data import load_corpus
-from helpers.errors import SeriesError, SettingError, require
+from helpers.errors import LostError, SeriesError, SettingError, StoppedError, require
 from helpers.experiment import describe, new_trainer, read
 from helpers.guard import micro_batch, refuse_hopeless
 from helpers.memorization import loss_floor
@@ -26,7 +27,8 @@ from helpers.parallel import first_to_say, is_main, join, leave
 from helpers.record import record_run
 from helpers.runs import ROOT, runs_folder
 from helpers.runtime import set_up
-from helpers.session import LostError, Session, StoppedError, stopped_by_signals
+from helpers.session import Session
+from helpers.signals import stopped_by_signals
 
 MACHINES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOTDIR)
 OUR_FAULT = "error: that is a mistake in the series, not in what you asked for: please report the lines above"
@@ -63,7 +65,7 @@ def train(args: argparse.Namespace) -> None:
     session = Session(trainer, study.tokens, folder, meta, profile.target, say)
     session.save_seconds, session.save_every, session.budget = args.save_seconds, args.save_every, args.budget
     session.begin(args.resume, args.fresh)
-    with stopped_by_signals(session):
+    with stopped_by_signals(partial(setattr, session, "told_to_stop"), alone=group.world == 1):
         for sentence in trainer.prepare():
             say(sentence)
         session.run()

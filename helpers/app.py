@@ -46,6 +46,13 @@ _LOOK: dict[str, Any] = {
 }
 LOOK: dict[str, Any] = _LOOK if SIX else {}  # for `launch`; until Gradio 6, the page itself took it
 _UNLISTED: dict[str, Any] = {"api_visibility": "private"} if SIX else {"api_name": False}  # what only the page may call
+HEAD = (
+    "# GPT-2 by heart\nA model that learnt one book. "
+    "<span class='legend'><span class='recited'>Underlined</span> is what it recites: from its first word on, "
+    "what the book says next after the prompt. <mark>Marked</mark> is what can be found anywhere in the book, "
+    "in stretches of eight tokens or more, numbered: many pieces are a collage and no recitation. "
+    "What is counted is what is new, behind the prompt.</span>"
+)
 QUIET: dict[str, Any] = {  # for `launch`, too; Gradio would publish the page by itself on Colab and Kaggle
     **({"footer_links": []} if SIX else {"show_api": False}),
     "ssr_mode": False,
@@ -58,13 +65,7 @@ def build_app(served: Served) -> gr.Blocks:
     """The page of a run, with its queue; `app.launch(**LOOK, **QUIET)` starts it. One API endpoint: /write."""
     limits = served.limits
     with gr.Blocks(title="GPT-2 by heart", analytics_enabled=False, **({} if SIX else _LOOK)) as app:
-        gr.Markdown(
-            "# GPT-2 by heart\nA model that learnt one book. "
-            "<span class='legend'><span class='recited'>Underlined</span> is what it recites: from its first word on, "
-            "what the book says next after the prompt. <mark>Marked</mark> is what can be found anywhere in the book, "
-            "in stretches of eight tokens or more, numbered: many pieces are a collage and no recitation. "
-            "What is counted is what is new, behind the prompt.</span>"
-        )
+        gr.Markdown(HEAD)
         with gr.Tab("Write"), gr.Row():
             with gr.Column(scale=3, min_width=320):
                 prompt = gr.Textbox(label="Prompt", lines=3, elem_id="prompt", placeholder="The beginning of something")

@@ -17,6 +17,18 @@ class PlaceError(SeriesError, OSError):
     """A place that cannot be written: a full disk, a read-only folder, a file in the way."""
 
 
+class StoppedError(SeriesError, RuntimeError):
+    """A run that was told to stop, and has saved what it had; told_by: the signal."""
+
+    def __init__(self, message: str, told_by: int) -> None:
+        super().__init__(message)
+        self.told_by = told_by
+
+
+class LostError(SeriesError, RuntimeError):
+    """A run that cannot go on because another of its processes is gone."""
+
+
 def require(condition: bool, message: str) -> None:
     """SettingError with the message, unless the condition holds."""
     if not condition:

@@ -39,7 +39,7 @@ def flops_per_token(config: GPTConfig, window: int) -> float:
 
 def matrix_rate(runtime: Runtime, n: int | None = None) -> float:
     """The FLOP/s that this machine reaches in a square matrix product in the training dtype: what MFU is a share of."""
-    n = n or (8192 if runtime.device.type == "cuda" else 2048)
+    n = n or (8192 if runtime.device.type == "cuda" else 1024 if runtime.dtype == torch.float32 else 2048)
     a = torch.randn(n, n, device=runtime.device).to(runtime.dtype)
     best = 0.0
     for _ in range(4):

@@ -197,14 +197,11 @@ def measure(
     argmax accuracy; recall k -> n from random places, nan for a (k, n) that the window does not hold; the longest
     recitation from the text's first `prompt` tokens, or as many of them as the window holds.
     """
-
-    def verbatim(k: int, m: int) -> float:
-        return recall(model, tokens, k, m, places).verbatim if k + m <= min(window, n) else math.nan
-
     n, g = tokens.numel(), torch.Generator().manual_seed(0)
     at_grid, by_one, by_half = (corpus_loss(model, tokens, window, shift) for shift in (0, 1, window // 2))
     at_random = _loss_of(model, tokens, *scattered(n, window, g), window)
     floors = {policy: loss_floor(tokens, window, policy).mean for policy in ("grid", "random")}
+    held = {(k, m): recall(model, tokens, k, m, places).verbatim for k, m in recalls if k + m <= min(window, n)}
     return {
         "loss_grid": at_grid.mean,
         "loss_shift_1": by_one.mean,
@@ -216,7 +213,7 @@ def measure(
         "excess_grid": at_grid.mean - floors["grid"],
         "excess_random": at_random.mean - floors["random"],
         "accuracy": at_grid.accuracy,
-        **{f"recall_{k}_{m}": verbatim(k, m) for k, m in recalls},
+        **{f"recall_{k}_{m}": held.get((k, m), math.nan) for k, m in recalls},
         "longest_recitation": longest_recitation(model, tokens, window, min(prompt, window)),
         "tokens": n,
     }

@@ -4,8 +4,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from helpers.checkpoint import CheckpointError, clear_checkpoint, has_checkpoint, load_weights, on_drive, read_meta
 from helpers.data import gpt2_tokenizer
-from helpers.errors import SeriesError, writing
+from helpers.errors import LostError, StoppedError, writing
 from helpers.guard import (
     PROBE_STEPS,
     RefusedError,
@@ -33,18 +32,6 @@ from helpers.runs import write_json
 from helpers.train import Trainer, save_checkpoint
 
 Say = Callable[[str], None]
-
-
-class StoppedError(SeriesError, RuntimeError):
-    """A run that was told to stop, and has saved what it had; told_by: the signal."""
-
-    def __init__(self, message: str, told_by: int) -> None:
-        super().__init__(message)
-        self.told_by = told_by
-
-
-class LostError(SeriesError, RuntimeError):
-    """A run that cannot go on because another of its processes is gone."""
 
 
 @dataclass
@@ -270,26 +257,3 @@ class Session:
         text = tokenizer.decode(self.tokens.tolist())
         write_samples(self.folder / "samples.txt", trainer.model, tokenizer, text, window)
         return metrics
-
-
-@contextmanager
-def stopped_by_signals(session: Session) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the run with the step it is in, saved; the same again ends it at once.
-
-    Of several processes none is ended at once: torchrun tells those that are left, while they save or say why.
-    """
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    alone = session.trainer.group.world == 1
-
-    def tell(number: int, _: object) -> None:
-        session.told_to_stop = number
-        if alone:
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in before:
-        signal.signal(number, tell)
-    try:
-        yield
-    finally:
-        for number, handler in before.items() if alone else ():
-            signal.signal(number, handler)

@@ -12,6 +12,7 @@ FILES = {p.stem: p for p in sorted((ROOT / "helpers").glob("*.py"))}
 ALLOWED = {  # who may import whom
     "__init__": set(),
     "errors": set(),
+    "signals": set(),
     "config": set(),
     "runs": set(),
     "runtime": set(),

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +19,13 @@ import torch.distributed as dist
 from helpers import checkpoint
 from helpers.checkpoint import has_checkpoint, read_meta
 from helpers.config import PROFILES, GPTConfig
-from helpers.errors import PlaceError
+from helpers.errors import LostError, PlaceError, StoppedError
 from helpers.guard import RefusedError, forecast
 from helpers.model import GPT
 from helpers.parallel import Group
 from helpers.runlog import read_log
-from helpers.session import LostError, Session, StoppedError, stopped_by_signals
+from helpers.session import Session
+from helpers.signals import stopped_by_signals
 from helpers.train import load_checkpoint
 from tests.commands import Done, Process, command
 from tests.conftest import same, tiny_trainer
@@ -202,7 +204,7 @@ def test_ctrl_c_saves_as_sigterm_does_and_the_second_ends_at_once(tokens, tmp_pa
     run, before = session(tmp_path, tokens), signal.getsignal(number)
     run.begin()
     told = pytest.raises(StoppedError, match=r"told to stop after step 1: saved in .*, --resume goes on")
-    with told as stopped, stopped_by_signals(run):
+    with told as stopped, stopped_by_signals(partial(setattr, run, "told_to_stop"), alone=True):
         signal.raise_signal(number)  # the step is finished first
         assert signal.getsignal(number) == signal.SIG_DFL, "the second time it is not asked"
         run.run()

@@ -48,6 +48,7 @@ class Sizes:
     backend: str  # of torch.compile
     small_memory: float  # bytes that do not hold a whole step; a CPU is told so
     run: tuple[str, ...]  # the full run, as the command line has it
+    short: tuple[str, ...] = ()  # what keeps the short stages' runs short
 
     def machine(self) -> dict[str, str]:
         """Where this ran."""
@@ -57,7 +58,17 @@ class Sizes:
 
 
 CUDA = Sizes("full size on CUDA", "cuda", "t4", 8, 24, "inductor", 4e9, ("--profile", "t4"))
-CPU = Sizes("small, on the CPU", "cpu", "demo", 2, 6, "aot_eager", 0.0, ("--profile", "demo", "--steps", "24"))
+CPU = Sizes(
+    name="small, on the CPU",
+    device="cpu",
+    profile="demo",
+    windows=2,
+    steps=6,
+    backend="aot_eager",
+    small_memory=0.0,
+    run=("--profile", "demo", "--steps", "24"),
+    short=("--excerpt", "4096", "--set", "window=64"),
+)
 
 
 def pick_sizes() -> Sizes:
@@ -111,7 +122,8 @@ def losses(trainer: Trainer) -> list[float]:
 def tests(_: Sizes, place: Place) -> dict:
     """The tests marked gpu: skipped, every one, where there is no CUDA."""
     report = place.out / "tests.xml"
-    line = [sys.executable, "-m", "pytest", "tests", "-q", "-m", "gpu", f"--junit-xml={report}"]
+    files = [str(path) for path in sorted((ROOT / "tests").glob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
+    line = [sys.executable, "-m", "pytest", *files, "-q", "-m", "gpu", f"--junit-xml={report}"]
     code = subprocess.run(line, cwd=ROOT).returncode
     require(code == 0, f"pytest ended with {code}")
     return {"pytest": code}
@@ -215,7 +227,8 @@ def command(sizes: Sizes, folder: Path, *more: str, processes: int | None = None
     if processes:
         python += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     train = ["-m", "helpers", "train", "--profile", sizes.profile, "--corpus", "sample", "--device", sizes.device]
-    train += ["--steps", str(sizes.steps), "--save-every", "2", "--set", f"batch_size={sizes.windows}"]
+    train += ["--steps", str(sizes.steps), "--save-every", "2", *(sizes.short or ["--set"])]
+    train += [f"batch_size={sizes.windows}"]
     return [*python, *train, "--out", str(folder), *more]
 
 
