@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from helpers.checkpoint import CheckpointError, clear_checkpoint, has_checkpoint, load_weights, on_drive, read_meta
 from helpers.data import gpt2_tokenizer
-from helpers.errors import LostError, StoppedError, writing
+from helpers.errors import LostError, SeriesError, StoppedError, writing
 from helpers.guard import (
     PROBE_STEPS,
     RefusedError,
