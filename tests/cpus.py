@@ -1,8 +1,9 @@
 """The series on other processors: PyTorch's libraries told to use an older one's instructions.
 
 `python -m tests.cpus` runs, as each class of processor, the tests of what picks a fast path, one short training, and
-notebooks 05 and 06 against their committed outputs. `python -m tests.cpus --series` runs all notebooks and compares
-them all: by hand, before a release. Classes may be named; all but the native one, whose tests `make test` runs, unless.
+notebooks 05 and 06 against their committed outputs. By hand, before a release: `python -m tests.cpus --series` runs all
+notebooks and compares them all; `--decoding` writes with GPT-2 124M in every format, and transformers beside it.
+Classes may be named. Unless told, all of them, but the native one only by hand: `make test` is its test.
 
 Four libraries choose instructions by themselves, so each is told: PyTorch, oneDNN, MKL and FBGEMM.
 """
@@ -12,11 +13,18 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from unittest import mock
+
+import torch
 
 from helpers.checkpoint import has_checkpoint
+from helpers.data import gpt2_tokenizer, load_corpus
 from helpers.runs import ROOT
+from tests.benchmarks.decoding import BYTES, NEW, teach
+from tests.benchmarks.turns import take_turns
 
 CLASSES = {  # name: what each library is told
     "native": {},
@@ -42,6 +50,7 @@ CLASSES = {  # name: what each library is told
 }
 FAST_PATHS = ["tests/test_quantize.py", "tests/test_optim.py", "tests/test_runtime.py", "tests/test_memory_kept.py"]
 NOTEBOOKS = ["notebooks/05_generation.ipynb", "notebooks/06_serving.ipynb"]
+SPEEDS = ("transformers, fp32", "ours, fp32", "ours, bf16", "ours, int8")
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout", "600"]
 
 
@@ -79,14 +88,37 @@ def series(name: str) -> dict[str, tuple[float, bool]]:
     return {p.stem[:2]: pytest(name, runs, str(p), *NBVAL) for p in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 
 
+def decoding(names: list[str]) -> int:
+    """Tokens per second of each of SPEEDS in each class, a token per forward pass, and what they are a share of."""
+    with tempfile.TemporaryDirectory() as folder:
+        teach(torch.tensor(gpt2_tokenizer().encode(load_corpus("sample").text)), Path(folder))
+        for name in names:
+            with mock.patch.dict(os.environ, CLASSES[name]):
+                turns = take_turns("decoding", SPEEDS, 2, folder)
+            reads = max(turn["bandwidth"] for found in turns.values() for turn in found)
+            speed = {who: NEW / min(s for turn in found for s in turn["seconds"]) for who, found in turns.items()}
+            print(f"{name}: reads {reads / 1e9:.1f} GB/s", flush=True)
+            for who, per_second in speed.items():
+                share = per_second * 124_439_808 * BYTES[who.split(", ")[1]] / reads
+                times = per_second / speed[SPEEDS[0]]
+                print(
+                    f"  {who:20s}{per_second:7.1f} tokens/s {times:6.2f} {share:5.0%} of the memory's limit", flush=True
+                )
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cpus", description=__doc__)
     parser.add_argument("classes", nargs="*", metavar="CLASS", help=f"some of {', '.join(CLASSES)}")
     parser.add_argument("--series", action="store_true", help="all notebooks, not only what picks a fast path")
+    parser.add_argument("--decoding", action="store_true", help="the speed of writing with GPT-2 124M")
     args = parser.parse_args()
     if unknown := [name for name in args.classes if name not in CLASSES]:
         parser.error(f"{', '.join(unknown)}: none of {', '.join(CLASSES)}")
-    names = args.classes or [name for name in CLASSES if args.series or name != "native"]
+    by_hand = args.series or args.decoding
+    names = args.classes or [name for name in CLASSES if by_hand or name != "native"]
+    if args.decoding:
+        return decoding(names)
     table = {name: (series if args.series else fast_paths)(name) for name in names}
     print(f"\n{'seconds':14s}" + "".join(f"{part:>9s}" for part in max(table.values(), key=len)))
     for name, parts in table.items():
