@@ -171,6 +171,7 @@ class Profile:
 
 _SMALL = GPTConfig(block_size=128, n_layer=4, n_head=4, n_embd=128)
 _SMALL_RECIPE = Recipe(steps=420, window=128, batch_size=8, lr=7e-3, muon_lr=0.04)
+_DEMO_RECIPE = replace(_SMALL_RECIPE, steps=340, lr=9e-3)
 _RUNG = Recipe(steps=400, window=32, batch_size=32, policy="random", optimizer="adamw", lr=6e-3, schedule="cosine")
 _CHAR = GPTConfig(block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False)
 _CHAR_RECIPE = Recipe(steps=240, window=64, batch_size=16, policy="random", lr=6e-3, muon_lr=0.03, weight_decay=0.1)
@@ -179,8 +180,8 @@ PROFILES = {
     "demo": Profile(
         name="demo",
         corpus="sample",
-        main=Experiment(_SMALL, _SMALL_RECIPE, all_rows=False),
-        lesson=Experiment(_SMALL, _SMALL_RECIPE, all_rows=False),
+        main=Experiment(_SMALL, _DEMO_RECIPE, all_rows=False),
+        lesson=Experiment(_SMALL, _DEMO_RECIPE, all_rows=False),
         char_gpt=_CHAR,
         char_recipe=_CHAR_RECIPE,
         char_target=1.80,

@@ -13,16 +13,19 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from queue import Empty
 from typing import Any
 
+import psutil
 import pytest
 
 from helpers.kernel import Kernel, end_family, name_cells
 from helpers.runs import ROOT
 from helpers.watch import GRACE, Watch, Work, hang_line, usual_of, usual_seconds
 
+_STDERR = os.fdopen(os.dup(2), "w")  # before pytest captures it
 SECONDS = "watch/seconds"  # in pytest's cache: what each test took the last time
 
 
@@ -35,8 +38,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin to watch, where pytest reports (the workers of pytest-xdist do not)."""
-    if config.pluginmanager.hasplugin("terminalreporter"):
+    """Begin to watch, where pytest reports: the workers of pytest-xdist do not, but say where they are when asked."""
+    if hasattr(config, "workerinput"):
+        if hasattr(faulthandler, "register"):
+            faulthandler.register(signal.SIGUSR1, file=_STDERR)
+    elif getattr(config.option, "numprocesses", None):
+        config.pluginmanager.register(WorkersWatch(config), "item-watch")
+    elif config.pluginmanager.hasplugin("terminalreporter"):
         config.pluginmanager.register(ItemWatch(config), "item-watch")
 
 
@@ -63,6 +71,20 @@ class OwnProcess:
     def end(self) -> None:
         """Say where it hangs, end what it started, then the run."""
         self.say(f"{self.name} hangs: it is not over after {self.limit:g} s, the limit; the run ends.\n{self.stack()}")
+        end_family(os.getpid(), itself=False)
+        self.interrupt()
+
+
+class Workers(OwnProcess):
+    """The processes of pytest-xdist, looked at from the one that they report to."""
+
+    def end(self) -> None:
+        """Let all say where they are, then end them, and the run."""
+        self.say(f"{self.name} hangs: it is not over after {self.limit:g} s, the limit; the run ends. Its worker:")
+        for worker in psutil.Process().children() if hasattr(signal, "SIGUSR1") else ():
+            with contextlib.suppress(psutil.Error):
+                worker.send_signal(signal.SIGUSR1)
+        time.sleep(1)
         end_family(os.getpid(), itself=False)
         self.interrupt()
 
@@ -178,3 +200,33 @@ def _stdout() -> Any:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         return os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding, errors="replace")
     return None
+
+
+class WorkersWatch(ItemWatch):
+    """The same where tests run in several processes: the watch is on the one that has run the longest."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        super().__init__(config)
+        self.works: dict[str, Work] = {}
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """A worker begins a test."""
+        process = Workers(nodeid, self.limit, self.watch.say)
+        self.works[nodeid] = Work(nodeid, "", self.seconds.get(nodeid), self.limit, process)
+        self._look_at_the_longest()
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """It is over."""
+        work = self.works.pop(nodeid, None)
+        if work is not None:
+            self.seconds[nodeid] = max(1.0, float(f"{time.monotonic() - work.begun:.2g}"))
+            self._look_at_the_longest()
+
+    def _look_at_the_longest(self) -> None:
+        longest = min(self.works.values(), key=lambda work: work.begun, default=None)
+        if longest is None:
+            self.watch.end()
+        elif longest is not self.watch.work:
+            touched = self.watch.touched
+            self.watch.begin(longest)
+            self.watch.touched = touched

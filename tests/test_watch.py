@@ -290,3 +290,16 @@ def test_a_slow_test_is_named_while_it_runs_and_one_that_hangs_ends_the_run(tmp_
     assert "test_it.py::test_hang hangs: it is not over after 4 s, the limit; the run ends." in done.stdout
     assert re.search(r'subprocess\.py", line \d+ in run\n  File ".*test_it\.py", line 8 in test_hang', done.stdout)
     assert done.returncode != 0
+
+
+def test_a_hang_in_one_of_several_processes_is_named_with_its_stack_and_ends_the_run(tmp_path):
+    """pytest-xdist's workers do not report: the process that they report to watches, and asks them where they are."""
+    (tmp_path / "test_it.py").write_text("import time\n\n\ndef test_hang():\n    time.sleep(1e6)\n")
+    (tmp_path / "test_other.py").write_text("def test_quick():\n    pass\n")
+    options = ("-n2", "--dist=loadfile", "--watch-every=1", "--nbval-cell-timeout=4")
+    done = run_pytest(tmp_path, *options)
+    said = done.stdout + done.stderr
+    assert re.search(r"^test_it\.py::test_hang  \d s$", said, re.M)
+    assert "test_it.py::test_hang hangs: it is not over after 4 s, the limit; the run ends. Its worker:" in said
+    assert re.search(r'File ".*test_it\.py", line 5 in test_hang', said)
+    assert done.returncode != 0
