@@ -1,7 +1,5 @@
 """A short training, and whether what it learnt survives eight bits, whichever way this machine multiplies."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -20,16 +18,15 @@ def learnt(gpt2, sample):
     """The demo model, some ten seconds old: it knows the scene's first tokens by heart."""
     small = gpt2.restricted_to(sample)
     tokens = torch.tensor(small.encode(sample))[:PASSAGE]
-    experiment = replace(PROFILES["demo"].main)
-    trainer = new_trainer(experiment, tokens, small.n_vocab, 1337, "cpu", steps=90, batch_size=4, window=64)
+    trainer = new_trainer(PROFILES["demo"].main, tokens, small.n_vocab, 1337, "cpu", steps=280, batch_size=4, window=64)
     losses = [step.loss for step in trainer.steps()]
-    assert losses[-1] < 0.6 < 6 < losses[0], "it has learnt something"
+    assert losses[-1] < 0.2 < 6 < losses[0], "it has learnt something"
     return trainer.model.eval(), tokens
 
 
 def test_muon_learns_in_the_dtype_that_was_chosen(learnt):
     model, tokens = learnt
-    assert recall(model, tokens, 16, 16, places=200).verbatim > 0.5
+    assert recall(model, tokens, 16, 16, places=200).verbatim > 0.9
 
 
 @pytest.mark.parametrize("way", int8.WAYS)
