@@ -19,7 +19,7 @@ from helpers import guard
 from helpers import train as training
 from helpers.checkpoint import load_checkpoint
 from helpers.config import pick_profile
-from helpers.data import load_corpus
+from helpers.data import gpt2_tokenizer, load_corpus
 from helpers.experiment import read
 from helpers.generate import generate
 from helpers.memorization import corpus_loss, whole_corpus_loss
@@ -275,7 +275,8 @@ def processes(sizes: Sizes, place: Place) -> dict:
 def writing(sizes: Sizes, place: Place) -> dict:
     """Generation on the device in each format: the cache changes no word, 8 bits cost next to no loss."""
     model, meta = load_checkpoint(calm(sizes, place) / "best", GPT)
-    tokens = read(replace(pick_profile(sizes.profile).main, excerpt=None), load_corpus("sample")).tokens[:2048]
+    text = load_corpus("sample").text[: meta["excerpt"]]
+    tokens = torch.tensor(gpt2_tokenizer(meta["rows"]).encode(text))[:2048]
     numbers, prompt = {}, tokens[None, :16].to(sizes.device)
     for name in FORMATS:
         twin = ready_to_write(model.to(sizes.device), name)
