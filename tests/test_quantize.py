@@ -95,7 +95,9 @@ def test_the_way_that_is_taken_is_no_slower_than_the_plain_one(n_in, n_out):
     """As it was timed, once, here: the first edition took oneDNN's reference code, a thousand times slower."""
     name, why = int8.fastest(n_in, n_out)
     seconds = int8.timed(n_in, n_out, "cpu")
-    assert all(mine <= plain for mine, plain in zip(seconds[name], seconds["multiplied out"], strict=True))
+    (row, rows), (plain_row, plain_rows) = seconds[name], seconds["multiplied out"]
+    assert row <= plain_row
+    assert rows <= int8.NOISE * plain_rows
     assert why.startswith(f"{n_in:,} -> {n_out:,}: {name}, ")
     assert int8.fastest(n_in, n_out) == (name, why), "timed once"
 
