@@ -18,6 +18,7 @@ from helpers.runtime import seconds_of
 TOKEN, PROMPT = 1, 64  # rows of x that a way is timed with: what writing and what reading multiply
 NOISE = 1.1  # times that a timing may be off
 LARGE = 512  # columns and rows, from which on a model does not stay in the caches (`GPTConfig.large`)
+CACHES = 8 * 2**20  # bytes of int8 weights that do not stay in a core's caches
 COLUMNS = 8192  # a wider matrix is timed by so many of its columns
 _PACKING = threading.Lock()  # PyTorch's choice of engine, and its warnings, belong to all threads
 
@@ -143,26 +144,26 @@ WAYS: dict[str, type[Product]] = {
 }
 
 
-def ways_here(n_in: int, n_out: int, device: str) -> dict[str, Product]:
-    """Each of WAYS that this machine has for a matrix (n_out, n_in), packed with random weights.
+def ways_here(n_in: int, n_out: int, device: str, copies: int = 1) -> dict[str, list[Product]]:
+    """Each of WAYS that this machine has for a matrix (n_out, n_in), packed with random weights, so many times.
 
     What raises is left out, and what is off by more than rounding.
     """
     g = torch.Generator().manual_seed(0)
     weight = torch.randint(-127, 128, (n_out, n_in), generator=g, dtype=torch.int8).to(device)
     scale, x = torch.full((n_out, 1), 0.01, device=device), torch.randn(3, n_in, generator=g).to(device)
-    found: dict[str, Product] = {}
+    found: dict[str, list[Product]] = {}
     for name, way in WAYS.items():
         if issubclass(way, _Integers) and device != "cpu":
             continue
         try:
-            product = way(weight, scale)
-            y = product(x)
+            products = [way(weight, scale) for _ in range(copies)]
+            y = products[0](x)
         except (AttributeError, NotImplementedError, RuntimeError, TypeError):
             continue
-        exact = found["multiplied out"](x) if found else y
+        exact = found["multiplied out"][0](x) if found else y
         if (y - exact).norm() <= 0.03 * exact.norm():
-            found[name] = product
+            found[name] = products
     return found
 
 
@@ -170,18 +171,16 @@ def ways_here(n_in: int, n_out: int, device: str) -> dict[str, Product]:
 def timed(n_in: int, n_out: int, device: str) -> dict[str, tuple[float, float]]:
     """Seconds of each way here, for a row and for PROMPT rows of x times a matrix (n_out, n_in); measured once.
 
-    A large model's weights come from memory at every token, so its matrices are timed with cold caches.
+    A large model's weights come from memory at every token, and never twice in a row: so several matrices take turns,
+    more than a core's caches hold.
     """
     columns = min(n_out, COLUMNS)
-    rows = [torch.ones(n, n_in, device=device) for n in (TOKEN, PROMPT)]  # no random number is drawn: runs repeat
-    products = ways_here(n_in, columns, device)
-    other = torch.ones(
-        2**24 if device == "cpu" and min(n_in, n_out) >= LARGE else 0
-    )  # 64 MB: more than a core's caches
-    seconds = {
-        name: [seconds_of(lambda p=p, x=x: p(x), device, before=lambda: other.add_(1)) for x in rows]
-        for name, p in products.items()
-    }
+    copies = -(-CACHES // (n_in * columns)) if min(n_in, n_out) >= LARGE else 1
+    x, many = (torch.ones(n, n_in, device=device) for n in (TOKEN, PROMPT))  # no random number is drawn: runs repeat
+    seconds = {}
+    for name, products in ways_here(n_in, columns, device, copies).items():
+        row = seconds_of(lambda products=products: [p(x) for p in products], device) / copies
+        seconds[name] = row, seconds_of(lambda p=products[0]: p(many), device)
     return {name: (a * n_out / columns, b * n_out / columns) for name, (a, b) in seconds.items()}
 
 

@@ -110,18 +110,11 @@ def bf16_gain(rows: int, n_in: int, n_out: int) -> float:
     return seconds[0] / seconds[1]
 
 
-def seconds_of(
-    way: Callable[[], object], device: str = "cpu", within: float = 0.02, before: Callable[[], object] | None = None
-) -> float:
-    """What one call takes: the shortest of a few, after one that is not counted, in about `within` seconds.
-
-    before: what is done before each, and not timed.
-    """
+def seconds_of(way: Callable[[], object], device: str = "cpu", within: float = 0.02) -> float:
+    """What one call takes: the shortest of a few, after one that is not counted, in about `within` seconds."""
     way()
     best, end = float("inf"), time.perf_counter() + within
     while best == float("inf") or time.perf_counter() < end:
-        if before:
-            before()
         synchronize(device)
         start = time.perf_counter()
         way()
