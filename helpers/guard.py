@@ -11,7 +11,7 @@ import torch
 
 from helpers.config import GPTConfig, Recipe
 from helpers.errors import SeriesError
-from helpers.runtime import Runtime, card, too_old
+from helpers.runtime import Runtime, card, synchronize, too_old
 
 try:
     import resource
@@ -43,20 +43,13 @@ def matrix_rate(runtime: Runtime, n: int | None = None) -> float:
     a = torch.randn(n, n, device=runtime.device).to(runtime.dtype)
     best = 0.0
     for _ in range(4):
-        _wait(runtime)
+        synchronize(runtime.device.type)
         start = time.perf_counter()
         for _ in range(3):
             a @ a
-        _wait(runtime)
+        synchronize(runtime.device.type)
         best = max(best, 3 * 2 * n**3 / (time.perf_counter() - start))
     return best
-
-
-def _wait(runtime: Runtime) -> None:
-    if runtime.device.type == "cuda":
-        torch.cuda.synchronize()
-    elif runtime.device.type == "mps":
-        torch.mps.synchronize()
 
 
 def memory_needed(config: GPTConfig, recipe: Recipe, windows: int, bytes_a_number: int) -> float:

@@ -38,8 +38,6 @@ class MultipliedOut:
 class _Integers:
     """The rows of x in 8 bits too, each with its own scale: exact sums of integers, whatever stands in other rows.
 
-    (Where a number lies halfway between two steps, a single row may round it the other way.)
-
     Activations are unsigned (levels + 1 is added, and taken away again inside), as x86 processors multiply them.
     Without VNNI they add pairs in 16 bits, which overflows at the largest values; half the range fits. So `levels` is
     the larger of 127 and 63 with which the extremes come out exactly.
@@ -50,16 +48,7 @@ class _Integers:
         self.pack(weight, scale.flatten())
 
     def __call__(self, x: Tensor) -> Tensor:
-        if len(x) == 1:
-            return self.row(x)
         step = x.abs().amax(-1, keepdim=True).float().mul_(1 / self.levels).clamp_(min=1e-30)  # (M, 1)
-        return self.product((x / step).round_()).mul_(step).to(x.dtype)
-
-    levels: int
-
-    def row(self, x: Tensor) -> Tensor:
-        """(1, in) -> (1, out): the same for a single row, which is what writing multiplies; every call counts there."""
-        step = max(x.abs().max().item() / self.levels, 1e-30)
         return self.product((x / step).round_()).mul_(step).to(x.dtype)
 
     @classmethod
@@ -104,6 +93,14 @@ class Fbgemm(_Integers):
     it is one way less to choose from.
     """
 
+    def __call__(self, x: Tensor) -> Tensor:
+        """Of a single row, which is what writing multiplies, it divides by the step and rounds by itself: one call
+        instead of four. (A number halfway between two steps may then be rounded the other way.)
+        """
+        if len(x) > 1:
+            return super().__call__(x)
+        return self.product(x.float(), max(x.abs().max().item() / self.levels, 1e-30)).to(x.dtype)
+
     def pack(self, weight: Tensor, scale: Tensor) -> None:
         with _PACKING, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor")
@@ -119,10 +116,6 @@ class Fbgemm(_Integers):
     def product(self, x: Tensor, step: float = 1.0) -> Tensor:
         linear = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
         return linear(x, step, self.levels + 1, self.packed)
-
-    def row(self, x: Tensor) -> Tensor:
-        """The kernel divides by the step and rounds by itself: one call instead of four."""
-        return self.product(x.float(), max(x.abs().max().item() / self.levels, 1e-30)).to(x.dtype)
 
 
 class WeightOnly:

@@ -43,7 +43,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
         product = self._product or self._packed()
-        y = product(x.view(-1, x.size(-1)) if x.is_contiguous() else x.flatten(0, -2))  # (M, out)
+        y = product(x.flatten(0, -2))  # (M, out)
         y = y if self.bias is None else y.add_(self.bias)
         return y.view(*x.shape[:-1], -1)
 
