@@ -1,10 +1,8 @@
 """Text from a model: one token after another, from a cache of what has been read."""
 
 import codecs
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +10,7 @@ from torch import Tensor, nn
 from helpers.runtime import evaluating
 from helpers.windows import kept_context
 
-Guess = Callable[[Sequence[int]], Sequence[int]]  # a text so far -> the tokens that may come next
+Draft = Callable[[Sequence[int]], Sequence[int]]  # a text so far -> the tokens that may come next
 
 
 @dataclass(frozen=True)
@@ -59,35 +57,41 @@ def next_token_probs(
     return probs
 
 
-def choose(
-    logits: Tensor, said: Sequence[list[int]], how: Sampling, generators: Sequence[torch.Generator | None]
+def sample(
+    logits: Tensor,
+    sampling: Sampling,
+    generators: Sequence[torch.Generator | None],
+    history: Sequence[Sequence[int]] = (),
 ) -> list[int]:
-    """(B, V) logits -> B tokens. said: the B texts so far. Each text throws its own die, one number a token."""
-    if how.repetition_penalty != 1:
+    """(B, V) logits -> B tokens. Each text draws one number per token from its own generator.
+
+    history: the B texts so far, which a repetition penalty asks for.
+    """
+    if sampling.repetition_penalty != 1:
         logits = logits.clone()
-        for row, ids in zip(logits, said, strict=True):
+        for row, ids in zip(logits, history, strict=True):
             seen = torch.tensor(sorted(set(ids)), device=row.device)
-            score = row[seen]
-            row[seen] = torch.where(score > 0, score / how.repetition_penalty, score * how.repetition_penalty)
-    if how.temperature == 0:
+            score, penalty = row[seen], sampling.repetition_penalty
+            row[seen] = torch.where(score > 0, score / penalty, score * penalty)
+    if sampling.temperature == 0:
         return logits.argmax(-1).tolist()
-    probs = next_token_probs(logits, how.temperature, how.top_k, how.top_p).cpu()
-    reached = probs.double().cumsum(-1)  # (B, V); the die says how far to go
-    die = torch.stack([torch.rand((), dtype=torch.float64, generator=g) for g in generators])[:, None]  # (B, 1)
-    return torch.searchsorted(reached, die * reached[:, -1:], right=True).flatten().tolist()
+    probs = next_token_probs(logits, sampling.temperature, sampling.top_k, sampling.top_p).cpu()
+    cumulative = probs.double().cumsum(-1)  # (B, V)
+    u = torch.stack([torch.rand((), dtype=torch.float64, generator=g) for g in generators])[:, None]  # (B, 1)
+    return torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True).flatten().tolist()
 
 
-class Writing:
-    """Several texts being continued, one token each at every `step`.
+class Decoder:
+    """Several texts being continued at once, by one forward pass for every `step`.
 
     prompts: ids, of any lengths; the same prompt several times for several samples, which read it once.
     generators: a seeded CPU generator for each text makes it repeatable, whatever else runs beside it.
     window: the context to use, `block_size` unless told; a model trained on shorter windows knows no later
     positions, so pass what it was trained with. When the context is full, its newer half is read again.
-    guess: names what may come next, in the model's own vocabulary (`VerbatimIndex.goes_on`). A text that is
-    alone reads its guess in the same pass as its last token and keeps as much of it as it chooses itself: the same
-    text, up to the rounding of wider products, from fewer passes (speculative decoding, Leviathan et al. 2022; guesses
-    looked up in a text: REST, He et al. 2023).
+    draft: proposes tokens that may come next (`VerbatimIndex.continuation`). A text that is alone has them scored in
+    the same pass as its last token and accepts as many as it would have sampled itself: the same text, up to the
+    rounding of wider products, from fewer passes (speculative decoding, Leviathan et al. 2022, with drafts looked up
+    in a text: REST, He et al. 2023).
     Raises ValueError for an empty prompt or one longer than the window.
     """
 
@@ -95,10 +99,10 @@ class Writing:
         self,
         model: nn.Module,
         prompts: Sequence[Sequence[int]],
-        how: Sampling = Sampling(),
+        sampling: Sampling = Sampling(),
         generators: Sequence[torch.Generator | None] | None = None,
         window: int | None = None,
-        guess: Guess | None = None,
+        draft: Draft | None = None,
     ) -> None:
         longest = model.config.block_size
         self.window = longest if window is None else window
@@ -108,63 +112,69 @@ class Writing:
             raise ValueError("there is nothing to go on from: every prompt needs at least one token")
         if (n := max(len(p) for p in prompts)) > self.window:
             raise ValueError(f"the prompt has {n} tokens, the context holds {self.window}: shorten it")
-        self.model, self.how, self.guess = model, how, guess
+        self.model, self.sampling, self.draft = model, sampling, draft
         self.generators = list(generators or [None] * len(prompts))
         self.texts = [list(p) for p in prompts]
-        self.going = list(range(len(prompts)))  # the texts that have not ended; row r of the cache is text going[r]
+        self.running = list(range(len(prompts)))  # texts that have not ended; row r of the cache is text running[r]
         self.cache = model.new_cache(len(prompts), self.window)
-        self._unread: Mapping[int, Sequence[int]] = dict(enumerate(self.texts))
-        self._ahead: deque[tuple[Tensor, int | None]] = deque()  # (B, V) scores still to use, the token guessed there
+        self._prefill(dict(enumerate(self.texts)))
 
-    @torch.no_grad()
-    def step(self) -> dict[int, int]:
-        """The next token of every text that has not been ended, by the text's number."""
-        if not self._ahead:
-            self._read_on()
-        logits, guessed = self._ahead.popleft()  # (B, V)
-        said, dice = ([of[text] for text in self.going] for of in (self.texts, self.generators))
-        new = dict(zip(self.going, choose(logits, said, self.how, dice), strict=True))
-        for text, token in new.items():
-            self.texts[text].append(token)
-        if self._ahead and guessed not in new.values():
-            self.cache.lengths[0] -= len(self._ahead)  # what was read behind a wrong guess is forgotten
-            self._ahead.clear()
-        full = (row for row, n in enumerate(self.cache.lengths) if n == self.window and not self._ahead)
-        self._unread = {row: self.texts[self.going[row]][-kept_context(self.window) :] for row in full}
-        return new
+    @torch.inference_mode()
+    def step(self, most: int | None = None) -> dict[int, list[int]]:
+        """The next tokens, by text: one; of a text that is alone, the draft tokens that it accepts and one more.
 
-    def _read_on(self) -> None:
-        """Scores of the next token and, behind the guess, of those after it."""
+        most: so many tokens at most.
+        """
+        self._make_room()
+        draft = self._draft(most)
+        idx = torch.tensor([[self.texts[text][-1], *draft] for text in self.running])  # (B, 1 + drafted)
         with evaluating(self.model):
-            self._read(self._unread)
-            last, guess = [self.texts[text][-1] for text in self.going], []
-            if self.guess and len(self.going) == 1:
-                guess = list(self.guess(self.texts[self.going[0]]))[: self.window - 1 - self.cache.lengths[0]]
-            idx = torch.tensor([[token, *guess] for token in last], device=self.cache.k.device)  # (B, 1 + guessed)
-            logits = self.model(idx, cache=self.cache)[0]  # (B, 1 + guessed, V)
-        self._ahead.extend(zip(logits.unbind(1), [*guess, None], strict=True))
+            logits, _ = self.model(idx.to(self.cache.k.device), cache=self.cache)  # (B, 1 + drafted, V)
+        new: dict[int, list[int]] = {text: [] for text in self.running}
+        generators, history = [self.generators[t] for t in new], [self.texts[t] for t in new]
+        for scores, proposed in zip(logits.unbind(1), [*draft, None], strict=True):
+            tokens = sample(scores, self.sampling, generators, history)
+            for text, token in zip(new, tokens, strict=True):
+                self.texts[text].append(token)
+                new[text].append(token)
+            if tokens[0] != proposed:
+                break
+        self.cache.end -= 1 + len(draft) - len(new[self.running[0]])  # forget the draft tokens behind a rejected one
+        return new
 
     def end(self, text: int) -> None:
         """Leave this text out from the next step on, if it has not ended already."""
-        if text not in self.going:
+        if text not in self.running:
             return
-        rows = [row for row, other in enumerate(self.going) if other != text]
-        self._unread = {new: self._unread[row] for new, row in enumerate(rows) if row in self._unread}
-        self.cache.keep(rows)
-        self._ahead.clear()
-        self.going = [self.going[row] for row in rows]
+        self.cache.keep([row for row, other in enumerate(self.running) if other != text])
+        self.running.remove(text)
 
-    def _read(self, contexts: Mapping[int, Sequence[int]]) -> None:
-        """Fill rows of the cache, all but the last token; equal contexts are read once, equally long ones together."""
-        rows = {row: tuple(ids[:-1]) for row, ids in contexts.items()}
-        for length, group in groupby(sorted(set(rows.values()), key=len), key=len):
-            different = list(group)
-            part = self.model.new_cache(len(different), length)
-            if length:
-                self.model.hidden(torch.tensor(different, device=part.k.device), part)
-            for row, ids in rows.items():
-                if len(ids) == length:
-                    self.cache.put(row, part, different.index(ids))
+    def _draft(self, most: int | None) -> list[int]:
+        """Draft tokens for a text that is alone, as many as the context and `most` have room for."""
+        room = min(self.window - self.cache.end, most or self.window) - 1
+        if self.draft is None or len(self.running) > 1 or room < 1:
+            return []
+        return list(self.draft(self.texts[self.running[0]]))[:room]
+
+    def _make_room(self) -> None:
+        """Where the last column is filled, a text that fills them all reads the newer half of its context again."""
+        if self.cache.end == self.window:
+            full = [row for row, start in enumerate(self.cache.starts) if start == 0]
+            self._prefill({row: self.texts[self.running[row]][-kept_context(self.window) :] for row in full})
+            self.cache.drop_padding()
+
+    @torch.inference_mode()
+    def _prefill(self, contexts: Mapping[int, Sequence[int]]) -> None:
+        """Fill rows of the cache with all but the last token of their contexts; equal ones are read once."""
+        self.cache.end = max([self.cache.end, *(len(ids) - 1 for ids in contexts.values())])
+        for ids in {tuple(ids[:-1]) for ids in contexts.values()}:
+            one = self.model.new_cache(1, len(ids))
+            if ids:
+                with evaluating(self.model):
+                    self.model.hidden(torch.tensor([ids], device=one.k.device), one)
+            for row, context in contexts.items():
+                if tuple(context[:-1]) == ids:
+                    self.cache.put(row, one)
 
 
 def generate(
@@ -176,29 +186,30 @@ def generate(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
     window: int | None = None,
-    guess: Guess | None = None,
+    draft: Draft | None = None,
 ) -> Tensor:
     """idx: (B, T) prompts -> (B, T + max_new_tokens); one row a sample, so repeat a prompt for several.
 
     temperature 0 is greedy. generator: a seeded CPU generator of your own makes the texts repeatable, together.
-    window, guess: as in `Writing`, which does the work, and can give each text its own generator and its own length.
+    window, draft: as in `Decoder`, which does the work, and can give each text its own generator and its own length.
     Raises ValueError for an empty prompt, one longer than the window, or sampling values that make no sense.
     """
     if idx.ndim != 2 or idx.size(1) == 0:
         raise ValueError(f"generate needs a prompt of at least one token, as (B, T); it was given {tuple(idx.shape)}")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens={max_new_tokens} must not be negative")
-    how, dice = Sampling(temperature, top_k, top_p), [generator] * idx.size(0)
-    writing = Writing(model, idx.tolist(), how, dice, window, guess)
-    for _ in range(max_new_tokens):
-        writing.step()
-    return torch.tensor(writing.texts, device=idx.device)
+    sampling, generators = Sampling(temperature, top_k, top_p), [generator] * idx.size(0)
+    decoder = Decoder(model, idx.tolist(), sampling, generators, window, draft)
+    end = idx.size(1) + max_new_tokens
+    while len(decoder.texts[0]) < end:
+        decoder.step(most=end - len(decoder.texts[0]))
+    return torch.tensor(decoder.texts, device=idx.device)
 
 
 def stream_text(
-    writing: Writing, token_bytes: Callable[[int], bytes], max_new_tokens: int, stop: Sequence[str] = ()
+    decoder: Decoder, token_bytes: Callable[[int], bytes], max_new_tokens: int, stop: Sequence[str] = ()
 ) -> Iterator[list[str]]:
-    """What each step adds to each text of `writing`, as strings; ends when all texts have, or after max_new_tokens.
+    """What each new token adds to each text, as strings; ends when all texts have, or after max_new_tokens.
 
     token_bytes: the bytes of a token (`tokenizer.token_bytes`). A character of several tokens comes out whole, with
     the last of them. stop: strings that end a text and are no part of it; what may be the beginning of one is held
@@ -206,27 +217,30 @@ def stream_text(
     """
     if not all(stop):
         raise ValueError("an empty stop string would stop at once: leave it out")
-    voices = [_Voice(stop) for _ in writing.texts]
-    for left in reversed(range(max_new_tokens)):
-        pieces = [""] * len(voices)
-        for text, token in writing.step().items():
-            pieces[text] = voices[text].say(token_bytes(token), last=left == 0)
-            if voices[text].ended:
-                writing.end(text)
-        yield pieces
-        if not writing.going:
-            return
+    streams, left = [_TextStream(stop) for _ in decoder.texts], max_new_tokens
+    while left and decoder.running:
+        new = decoder.step(most=left)
+        for tokens in zip(*new.values(), strict=True):  # one for each text; several times where a draft was accepted
+            left -= 1
+            pieces = [""] * len(streams)
+            for text, token in zip(new, tokens, strict=True):
+                pieces[text] = streams[text].add(token_bytes(token), last=left == 0)
+                if streams[text].ended:
+                    decoder.end(text)
+            yield pieces
+            if not decoder.running:
+                return
 
 
-class _Voice:
+class _TextStream:
     """One text on its way out."""
 
     def __init__(self, stop: Sequence[str]) -> None:
         self.stop, self.ended, self.held = stop, False, ""
         self.characters = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def say(self, new: bytes, last: bool) -> str:
-        """What can be said now that `new` is there."""
+    def add(self, new: bytes, last: bool) -> str:
+        """What can be shown now that `new` is there."""
         self.held += self.characters.decode(new, last)
         ends = [self.held.index(s) for s in self.stop if s in self.held]
         if ends:

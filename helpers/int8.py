@@ -31,14 +31,15 @@ class MultipliedOut:
         self.weight = (weight * scale).t().contiguous().t()  # column after column: a single row reads that fastest
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(M, in) -> (M, out)."""
+        """(…, in) -> (…, out)."""
         return F.linear(x, self.weight.to(x.dtype))
 
 
 class _Integers:
-    """The rows of x in 8 bits too, each with its own scale: exact sums of integers, whatever stands in other rows.
+    """The rows of x in 8 bits too, each with a scale and a zero point of its own: exact sums of integers, whatever
+    stands in other rows. A row's smallest and largest entry (or 0) become 0 and 2 * levels + 1, unsigned, as x86
+    processors multiply them.
 
-    Activations are unsigned (levels + 1 is added, and taken away again inside), as x86 processors multiply them.
     Without VNNI they add pairs in 16 bits, which overflows at the largest values; half the range fits. So `levels` is
     the larger of 127 and 63 with which the extremes come out exactly.
     """
@@ -46,10 +47,16 @@ class _Integers:
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
         self.levels = self.exact_levels()
         self.pack(weight, scale.flatten())
+        self.ones = weight.sum(1).float() * scale.flatten()  # (out,): the product with a row of ones
 
     def __call__(self, x: Tensor) -> Tensor:
-        step = x.abs().amax(-1, keepdim=True).float().mul_(1 / self.levels).clamp_(min=1e-30)  # (M, 1)
-        return self.product((x / step).round_()).mul_(step).to(x.dtype)
+        """(…, in) -> (…, out)."""
+        shape, dtype, x = x.shape, x.dtype, x.float().flatten(0, -2)  # (M, in)
+        low, high = x.amin(-1, keepdim=True).clamp_(max=0), x.amax(-1, keepdim=True).clamp_(min=0)
+        step = ((high - low) / (2 * self.levels + 1)).clamp_(min=1e-30)  # (M, 1)
+        middle = self.levels + 1 + (low / step).round_()  # 8 bits hold x / step - middle, from -levels - 1 to levels
+        y = self.product((x / step).round_().sub_(middle).clamp_(-self.levels - 1, self.levels))
+        return y.addcmul_(middle, self.ones).mul_(step).to(dtype).view(*shape[:-1], -1)
 
     @classmethod
     @cache
@@ -69,7 +76,7 @@ class _Integers:
         raise NotImplementedError
 
     def product(self, x: Tensor) -> Tensor:
-        """float32 (M, in), whole numbers from -levels to levels -> float32 (M, out): integer sums times scale."""
+        """float32 (M, in), whole numbers from -levels - 1 to levels -> float32 (M, out): integer sums times scale."""
         raise NotImplementedError
 
 
@@ -87,21 +94,22 @@ class Onednn(_Integers):
 
 
 class Fbgemm(_Integers):
-    """FBGEMM's kernel, the fastest for single rows on every x86 processor tried; it rounds and multiplies in one call.
+    """FBGEMM's kernel, the fastest for single rows on every x86 processor tried.
 
     It is packed from a quantized tensor, a type that PyTorch will remove (pytorch/pytorch issue 184982). From then on
     it is one way less to choose from.
     """
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Of a single row, which is what writing multiplies, it divides by the step and rounds by itself: one call
-        instead of four. (A number halfway between two steps may then be rounded the other way.)
+        """A single row, which is what decoding multiplies, is rounded, multiplied and scaled in one call, alike but for
+        numbers halfway between two steps, which it may round the other way.
         """
-        if len(x) > 1:
+        if x.numel() > x.size(-1) or x.dtype != torch.float32:
             return super().__call__(x)
-        return self.product(x.float(), max(x.abs().max().item() / self.levels, 1e-30)).to(x.dtype)
+        return self.linear(x, self.packed, self.levels < 127)
 
     def pack(self, weight: Tensor, scale: Tensor) -> None:
+        self.linear = torch.ops.quantized.linear_dynamic.default
         with _PACKING, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor")
             zeros = torch.zeros(len(scale), dtype=torch.int64)
@@ -113,9 +121,9 @@ class Fbgemm(_Integers):
             finally:
                 torch.backends.quantized.engine = before
 
-    def product(self, x: Tensor, step: float = 1.0) -> Tensor:
+    def product(self, x: Tensor) -> Tensor:
         linear = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-        return linear(x, step, self.levels + 1, self.packed)
+        return linear(x, 1.0, self.levels + 1, self.packed)
 
 
 class WeightOnly:
@@ -125,7 +133,8 @@ class WeightOnly:
         self.weight, self.scale = weight, scale.flatten().bfloat16()
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch._weight_int8pack_mm(x.bfloat16(), self.weight, self.scale).to(x.dtype)
+        y = torch._weight_int8pack_mm(x.bfloat16().flatten(0, -2), self.weight, self.scale)  # (M, out)
+        return y.to(x.dtype).view(*x.shape[:-1], -1)
 
 
 Product = MultipliedOut | Fbgemm | Onednn | WeightOnly

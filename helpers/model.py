@@ -26,13 +26,12 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)  # back into the stream
         self.resid_dropout = _dropout(config)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0, mask: Tensor | None = None) -> Tensor:
         B, T, C = x.shape
         q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # 3 x (B, nh, T, hs)
-        mask, causal = None, True
         if cache is not None:
-            k, v = cache.extend(layer, k, v)  # (B, nh, past + T, hs)
-            mask, causal = cache.mask, cache.causal
+            k, v = cache.update(layer, k, v)  # (B, nh, past + T, hs)
+        causal = mask is None and T > 1  # a single token may look at all that is there
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout
@@ -65,8 +64,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
-        x = x + self.attn(self.ln_1(x), cache, layer)  # (B, T, C)
+    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0, mask: Tensor | None = None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), cache, layer, mask)  # (B, T, C)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -133,15 +132,17 @@ class GPT(nn.Module):
     def hidden(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
         """(B, T) -> (B, T, C): what the head reads."""
         T = idx.size(1)
-        end = T if cache is None else max(cache.lengths) + T
-        if end > self.config.block_size:
+        start = 0 if cache is None else cache.end - min(cache.starts)  # how far the longest text has been read
+        if start + T > self.config.block_size:
             raise ValueError(
-                f"{end} tokens do not fit into a context of block_size={self.config.block_size}: "
+                f"{start + T} tokens do not fit into a context of block_size={self.config.block_size}: "
                 f"pass the last {self.config.block_size} or fewer"
             )
-        pos = torch.arange(T, device=idx.device) if cache is None else cache.advance(T)  # (T,), or (B, T) with a cache
+        pos, mask = (torch.arange(T, device=idx.device), None) if cache is None else cache.positions(T)
         x = self.transformer.wte(idx) + self.transformer.wpe(pos)  # (B, T, C)
         x = self.transformer.drop(x)
         for layer, block in enumerate(self.transformer.h):
-            x = block(x, cache, layer)
+            x = block(x, cache, layer, mask)
+        if cache is not None:
+            cache.end += T
         return self.transformer.ln_f(x)

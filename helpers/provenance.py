@@ -116,7 +116,7 @@ class VerbatimIndex:
             longest_piece=max(lengths, default=0),
         )
 
-    def goes_on(self, ids: Sequence[int], n: int = 15) -> list[int]:
+    def continuation(self, ids: Sequence[int], n: int = 15) -> list[int]:
         """What the book says, in up to n tokens, behind the last `min_length` or more of `ids`; [] if it has them not.
 
         Of several places, that which shares most with the end of `ids`, and of equals the first.

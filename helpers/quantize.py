@@ -42,10 +42,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
-        product = self._product or self._packed()
-        y = product(x.flatten(0, -2))  # (M, out)
-        y = y if self.bias is None else y.add_(self.bias)
-        return y.view(*x.shape[:-1], -1)
+        y = (self._product or self._packed())(x)
+        return y if self.bias is None else y.add_(self.bias)
 
     def _packed(self) -> Product:
         with _FIRST_USE:

@@ -13,7 +13,7 @@ import torch
 from helpers.checkpoint import read_meta
 from helpers.data import DataError, gpt2_tokenizer, load_corpus
 from helpers.errors import SeriesError
-from helpers.generate import Sampling, Writing, stream_text
+from helpers.generate import Decoder, Sampling, stream_text
 from helpers.model import GPT
 from helpers.provenance import Trace, VerbatimIndex
 from helpers.quantize import FORMATS, load_to_write
@@ -146,22 +146,22 @@ class Served:
     def answers(self, request: Request, every: float = 0.06) -> Iterator[Answers]:
         """The answers as they grow, about every so many seconds and when they are complete.
 
-        Sample number n throws the die of seed + n, so a request gives the same texts whatever else is asked.
+        Sample number n draws from the seed + n, so a request gives the same texts whatever else is asked.
         Raises RequestError for a request that makes no sense.
         """
-        new_tokens, samples, seed, how = request.checked(self.limits)
+        new_tokens, samples, seed, sampling = request.checked(self.limits)
         ids = self.tokenizer.encode(request.prompt)
         if len(ids) > self.window:
             raise RequestError(
                 f"The prompt has {len(ids):,} tokens; this model reads {self.window} at most: shorten it."
             )
-        dice = [torch.Generator().manual_seed(seed + n) for n in range(samples)]
+        generators = [torch.Generator().manual_seed(seed + n) for n in range(samples)]
         model = self.model(request.weights, request.device)
         nothing = self.index.trace(request.prompt, [])
         now = Answers([Answer(request.prompt, nothing) for _ in range(samples)])
         began = told = time.perf_counter()
-        writing = Writing(model, [ids] * samples, how, dice, self.window, guess=self.index.goes_on)
-        for pieces in stream_text(writing, self.tokenizer.token_bytes, new_tokens):
+        decoder = Decoder(model, [ids] * samples, sampling, generators, self.window, draft=self.index.continuation)
+        for pieces in stream_text(decoder, self.tokenizer.token_bytes, new_tokens):
             for text, piece in zip(now.texts, pieces, strict=True):
                 text.said.append(piece)
             now.new_tokens, now.seconds = now.new_tokens + samples, time.perf_counter() - began

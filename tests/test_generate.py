@@ -1,4 +1,4 @@
-"""Generation: the cache changes nothing, the dice are one's own, and the settings do what they say."""
+"""Generation: the cache changes nothing, the generators are one's own, and the settings do what they say."""
 
 import random
 from itertools import cycle
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from helpers.cache import KVCache
 from helpers.config import GPTConfig
-from helpers.generate import Sampling, Writing, choose, generate, next_token_probs, stream_text
+from helpers.generate import Decoder, Sampling, generate, next_token_probs, sample, stream_text
 from tests.conftest import tiny_gpt
 from tests.reference import hugging_face, naive_greedy
 
@@ -103,8 +103,8 @@ def test_a_tiny_temperature_is_nearly_greedy():
 
 def test_sampling_follows_the_probabilities():
     probs = next_token_probs(LOGITS, 1.5, top_k=3)
-    dice, rows = [torch.Generator().manual_seed(0)] * 20_000, LOGITS.expand(20_000, -1)
-    draws = torch.tensor(choose(rows, [], Sampling(1.5, top_k=3), dice))
+    generators, rows = [torch.Generator().manual_seed(0)] * 20_000, LOGITS.expand(20_000, -1)
+    draws = torch.tensor(sample(rows, Sampling(1.5, top_k=3), generators))
     assert torch.allclose(draws.bincount(minlength=5) / 20_000, probs, atol=0.02)
 
 
@@ -118,38 +118,38 @@ def test_generation_leaves_the_model_as_it_was(tokens):
 PROMPTS = ([3], [1, 2, 3, 4, 5], [7, 8], [1, 2, 3, 4, 5], list(range(16)))  # the last fills the context
 
 
-def written(model, prompts, n, how, seeds, window=None, guess=None) -> list[list[int]]:
-    writing = Writing(model, prompts, how, [torch.Generator().manual_seed(s) for s in seeds], window, guess)
-    for _ in range(n):
-        writing.step()
-    return writing.texts
+def decoded(model, prompts, n, sampling, seeds, window=None, draft=None) -> list[list[int]]:
+    decoder = Decoder(model, prompts, sampling, [torch.Generator().manual_seed(s) for s in seeds], window, draft)
+    while len(decoder.texts[0]) < len(prompts[0]) + n:
+        decoder.step(most=len(prompts[0]) + n - len(decoder.texts[0]))
+    return decoder.texts
 
 
 @pytest.mark.parametrize("window", [3, 16])
 def test_prompts_of_different_lengths_say_together_what_they_say_alone(window):
     model, prompts = tiny_gpt(seed=2, scale=5.0), [p[:window] for p in PROMPTS]
-    for how in (
+    for sampling in (
         Sampling(temperature=0),
         Sampling(1.5),
         Sampling(1.5, top_k=5),
         Sampling(temperature=0, repetition_penalty=2),
     ):
-        together = written(model, prompts, 40, how, range(5), window)
+        together = decoded(model, prompts, 40, sampling, range(5), window)
         for seed, prompt in enumerate(prompts):
-            assert together[seed] == written(model, [prompt], 40, how, [seed], window)[0]
+            assert together[seed] == decoded(model, [prompt], 40, sampling, [seed], window)[0]
 
 
 def test_a_text_does_not_change_when_its_neighbours_end():
-    model, how = tiny_gpt(seed=2, scale=5.0), Sampling(1.5)
-    whole = written(model, PROMPTS, 30, how, range(5))
-    writing = Writing(model, PROMPTS, how, [torch.Generator().manual_seed(s) for s in range(5)])
+    model, sampling = tiny_gpt(seed=2, scale=5.0), Sampling(1.5)
+    whole = decoded(model, PROMPTS, 30, sampling, range(5))
+    decoder = Decoder(model, PROMPTS, sampling, [torch.Generator().manual_seed(s) for s in range(5)])
     for n in range(30):
         if n in (0, 3, 17):  # before the first step, while others are full, late
-            writing.end({0: 2, 3: 0, 17: 4}[n])
-        writing.step()
-    assert writing.going == [1, 3]
-    assert [writing.texts[i] for i in (1, 3)] == [whole[i] for i in (1, 3)]
-    assert len(writing.texts[2]) == 2
+            decoder.end({0: 2, 3: 0, 17: 4}[n])
+        decoder.step()
+    assert decoder.running == [1, 3]
+    assert [decoder.texts[i] for i in (1, 3)] == [whole[i] for i in (1, 3)]
+    assert len(decoder.texts[2]) == 2
 
 
 def passes(model) -> list[int]:
@@ -159,73 +159,73 @@ def passes(model) -> list[int]:
     return widths
 
 
-@pytest.mark.parametrize("window", [1, 3, 16])  # a window of 1 has no room for a guess
+@pytest.mark.parametrize("window", [1, 3, 16])  # a window of 1 has no room for a draft
 @pytest.mark.parametrize("prompt", [[3], list(range(16))])
 @pytest.mark.parametrize(
-    "how", [Sampling(temperature=0), Sampling(1.5), Sampling(1.5, top_k=5), Sampling(0, repetition_penalty=2)]
+    "sampling", [Sampling(temperature=0), Sampling(1.5), Sampling(1.5, top_k=5), Sampling(0, repetition_penalty=2)]
 )
-def test_a_guess_changes_nothing_that_is_said(window, prompt, how):
+def test_draft_tokens_change_nothing_that_is_written(window, prompt, sampling):
     model, rng, prompt = tiny_gpt(seed=2, scale=5.0), random.Random(0), prompt[:window]
-    (plain,) = written(model, [prompt], 60, how, [7], window)
-    guesses = {
+    (plain,) = decoded(model, [prompt], 60, sampling, [7], window)
+    drafts = {
         "right": lambda ids: plain[len(ids) :][:5],
         "wrong": lambda ids: [(token + 1) % 50 for token in plain[len(ids) :][:5]],
         "half right": lambda ids: [rng.choice([token, 0]) for token in plain[len(ids) :][:9]],
         "none": lambda _: [],
     }
-    for name, guess in guesses.items():
-        assert written(model, [prompt], 60, how, [7], window, guess) == [plain], name
+    for name, draft in drafts.items():
+        assert decoded(model, [prompt], 60, sampling, [7], window, draft) == [plain], name
 
 
-def test_a_right_guess_saves_passes_and_a_wrong_one_costs_none():
-    how = Sampling(temperature=0)
-    (plain,) = written(tiny_gpt(seed=2, scale=5.0), [[3]], 15, how, [0])
+def test_a_right_draft_saves_passes_and_a_wrong_one_costs_none():
+    sampling = Sampling(temperature=0)
+    (plain,) = decoded(tiny_gpt(seed=2, scale=5.0), [[3]], 15, sampling, [0])
     right = [*plain, 0]
     wrong = [(token + 1) % 50 for token in right]
-    for guessed, expected in ((right, [6, 6, 4]), (wrong, [6] * 11 + [5, 4, 3, 2])):  # the context of 16 is full then
+    for drafted, expected in ((right, [6, 6, 3]), (wrong, [6] * 10 + [5, 4, 3, 2, 1])):  # no more than is asked for
         model = tiny_gpt(seed=2, scale=5.0)
         widths = passes(model)
-        assert written(model, [[3]], 15, how, [0], guess=lambda ids, of=guessed: of[len(ids) :][:5]) == [plain]
+        assert decoded(model, [[3]], 15, sampling, [0], draft=lambda ids, of=drafted: of[len(ids) :][:5]) == [plain]
         assert widths == expected
 
 
-def test_generate_takes_a_guess(tokens):
+def test_generate_takes_a_draft(tokens):
     model = tiny_gpt(seed=2, scale=5.0)
     plain = generate(model, tokens[None, :4], 12, temperature=0)
     widths = passes(model)
-    said = generate(model, tokens[None, :4], 12, temperature=0, guess=lambda ids: plain[0, len(ids) :].tolist())
-    assert torch.equal(said, plain)
+    drafted = generate(model, tokens[None, :4], 12, temperature=0, draft=lambda ids: plain[0, len(ids) :].tolist())
+    assert torch.equal(drafted, plain)
     assert len(widths) == 1
 
 
-def test_only_a_text_that_is_alone_reads_guesses():
-    model, how = tiny_gpt(seed=2, scale=5.0), Sampling(1.5)
-    whole = written(model, PROMPTS[:2], 30, how, range(2))
+def test_only_a_text_that_is_alone_reads_drafts():
+    model, sampling = tiny_gpt(seed=2, scale=5.0), Sampling(1.5)
+    whole = decoded(model, PROMPTS[:2], 30, sampling, range(2))
     widths = passes(model)
-    dice = [torch.Generator().manual_seed(s) for s in range(2)]
+    generators = [torch.Generator().manual_seed(s) for s in range(2)]
     offsets = cycle((0, 1))  # right, wrong, right, …
 
-    def guess(ids):
+    def draft(ids):
         offset = next(offsets)
         return [(token + offset) % 50 for token in whole[1][len(ids) :][:4]]
 
-    writing = Writing(model, PROMPTS[:2], how, dice, guess=guess)
+    decoder = Decoder(model, PROMPTS[:2], sampling, generators, draft=draft)
     for _ in range(5):
-        writing.step()
+        decoder.step()
     assert widths == [1] * 5
-    writing.end(0)
-    for _ in range(25):
-        writing.step()
-        writing.end(0)  # it has ended: nothing happens
-    assert writing.texts[1] == whole[1]
+    decoder.end(0)
+    while len(decoder.texts[1]) < len(whole[1]):
+        decoder.step(most=len(whole[1]) - len(decoder.texts[1]))
+        decoder.end(0)  # it has ended: nothing happens
+    assert decoder.texts[1] == whole[1]
     assert max(widths) == 5
 
 
 def test_a_repetition_penalty_takes_from_what_was_said():
     logits = torch.tensor([[3.0, 2.9, -1.0, -1.5]])
-    assert choose(logits, [[0]], Sampling(temperature=0, repetition_penalty=1.1), [None]) == [1]
-    assert choose(logits - 3, [[0]], Sampling(temperature=0, repetition_penalty=1.1), [None]) == [0]  # 0 stays 0
-    assert choose(logits - 4, [[0]], Sampling(temperature=0, repetition_penalty=1.2), [None]) == [1]  # -1 becomes -1.2
+    assert sample(logits, Sampling(temperature=0, repetition_penalty=1.1), [None], [[0]]) == [1]
+    assert sample(logits - 3, Sampling(temperature=0, repetition_penalty=1.1), [None], [[0]]) == [0]  # 0 stays 0
+    assert sample(logits - 4, Sampling(temperature=0, repetition_penalty=1.2), [None], [[0]]) == [1]  # -1 becomes -1.2
     assert logits[0, 0] == 3
 
 
@@ -249,9 +249,9 @@ def test_nonsense_is_no_way_to_sample(nonsense):
 
 
 @pytest.mark.parametrize("prompts", [[], [[]], [[1], []], [[1] * 17]])
-def test_writing_needs_prompts_that_fit(prompts):
+def test_a_decoder_needs_prompts_that_fit(prompts):
     with pytest.raises(ValueError, match=r"nothing to go on from|shorten"):
-        Writing(tiny_gpt(), prompts)
+        Decoder(tiny_gpt(), prompts)
 
 
 class Scripted(torch.nn.Module):
@@ -265,10 +265,10 @@ class Scripted(torch.nn.Module):
         return KVCache(GPTConfig(block_size=64, n_layer=1, n_head=1, n_embd=1), batch, capacity, torch.zeros(1))
 
     def hidden(self, idx, cache):
-        cache.advance(idx.size(1))
+        cache.end += idx.size(1)
 
     def forward(self, idx, cache):
-        cache.advance(idx.size(1))
+        cache.end += idx.size(1)
         alive = [s for s in self.scripts if len(s) > self.at]
         self.at += 1
         return F.one_hot(torch.tensor([s[self.at - 1] for s in alive]), 256).float()[:, None], None
@@ -276,8 +276,8 @@ class Scripted(torch.nn.Module):
 
 def streamed(*scripts: bytes, stop=(), n=None) -> list[list[str]]:
     """The pieces of each text, a byte a token."""
-    writing = Writing(Scripted(*scripts), [[65]] * len(scripts), Sampling(temperature=0))
-    steps = stream_text(writing, lambda i: bytes([i]), n or max(map(len, scripts)), stop)
+    decoder = Decoder(Scripted(*scripts), [[65]] * len(scripts), Sampling(temperature=0))
+    steps = stream_text(decoder, lambda i: bytes([i]), n or max(map(len, scripts)), stop)
     return [list(pieces) for pieces in zip(*steps, strict=True)]
 
 

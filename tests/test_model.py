@@ -93,7 +93,7 @@ def test_reading_in_pieces_with_a_cache_gives_the_same_logits(tokens, pieces):
     with torch.no_grad():
         parts = [model(part, cache=cache)[0] for part in idx.split(pieces, dim=1)]
         assert torch.allclose(torch.cat(parts, dim=1), model(idx)[0], atol=1e-5)
-    assert cache.lengths == [16, 16]
+    assert (cache.end, cache.starts) == (16, [0, 0])
 
 
 @pytest.mark.parametrize(("capacity", "says"), [(8, "9 tokens do not fit into a cache of 8"), (64, "block_size=16")])
@@ -104,23 +104,28 @@ def test_what_a_cache_refuses_leaves_it_as_it_was(tokens, capacity, says):
     model(idx[:, :4], cache=cache)
     with pytest.raises(ValueError, match=says):
         model(tokens[None, : 5 if capacity == 8 else 13], cache=cache)
-    assert cache.lengths == [4]
+    assert cache.end == 4
     torch.testing.assert_close(model(idx[:, 4:8], cache=cache)[0], expected[:, 4:])
 
 
 def test_rows_of_different_lengths_share_a_cache(tokens):
     model, idx = tiny_gpt(scale=4.0), tokens[:32].view(2, 16)
     cache, first = model.new_cache(2, 16), model.new_cache(1, 9)
+    lengths = [9, 0]
     with torch.no_grad():
         model(idx[:1, :9], cache=first)
-        cache.put(0, first, 0)  # row 1 has read nothing
+        cache.end, cache.starts = 9, [9, 9]
+        cache.put(0, first)  # row 1 has read nothing
         for T in (1, 3, 2):
-            ours = torch.stack([row[n : n + T] for row, n in zip(idx, cache.lengths, strict=True)])
+            ours = torch.stack([row[n : n + T] for row, n in zip(idx, lengths, strict=True)])
             logits = model(ours, cache=cache)[0]
-            for row, n in enumerate(cache.lengths):
+            lengths = [n + T for n in lengths]
+            for row, n in enumerate(lengths):
                 assert torch.allclose(logits[row], model(idx[row : row + 1, :n])[0][0, -T:], atol=1e-5)
-    assert cache.lengths == [15, 6]
+    assert (cache.end, cache.starts) == (15, [0, 9])
     cache.keep([1])
+    cache.drop_padding()
+    assert (cache.end, cache.starts) == (6, [0])
     with torch.no_grad():
         assert torch.allclose(model(idx[1:, 6:9], cache=cache)[0], model(idx[1:, :9])[0][:, 6:], atol=1e-5)
 

@@ -27,15 +27,15 @@ def test_a_stretch_is_found_whole_with_line_and_speaker(fools):
     assert fools.spans("sooner") == fools.spans("moon ") == fools.spans("") == []
 
 
-def test_a_book_goes_on_where_most_of_the_text_stands(fools):
-    def goes_on(text: str, n: int = 15) -> str:
-        return fools.tokenizer.decode(fools.goes_on(fools.tokenizer.encode(text), n))
+def test_the_continuation_comes_from_where_most_of_the_text_stands(fools):
+    def continuation(text: str, n: int = 15) -> str:
+        return fools.tokenizer.decode(fools.continuation(fools.tokenizer.encode(text), n))
 
-    assert goes_on("mice, and we are", n=4) == " its"
-    assert goes_on("The moon is ") == "a loaf,\nand we "  # the first of two equals
-    assert goes_on("cat?\nThe moon is ") == "late.\n"  # the longer of two
-    assert goes_on("is late") == ".\n"  # the book ends
-    assert goes_on("is late.\n") == goes_on("is tame") == goes_on("moon") == goes_on("") == ""
+    assert continuation("mice, and we are", n=4) == " its"
+    assert continuation("The moon is ") == "a loaf,\nand we "  # the first of two equals
+    assert continuation("cat?\nThe moon is ") == "late.\n"  # the longer of two
+    assert continuation("is late") == ".\n"  # the book ends
+    assert continuation("is late.\n") == continuation("is tame") == continuation("moon") == continuation("") == ""
 
 
 def test_the_share_counts_characters_behind_the_prompt(fools):

@@ -18,7 +18,7 @@ from helpers.app import LOOK, QUIET, _as_html, _as_json, _curve, build_app
 from helpers.checkpoint import CheckpointError, save_checkpoint
 from helpers.config import PROFILES, TARGET
 from helpers.data import load_corpus
-from helpers.generate import Writing
+from helpers.generate import Decoder
 from helpers.runs import ROOT, write_json
 from helpers.serving import Answer, Answers, Limits, Request, RequestError, Served
 from helpers.space import NEEDED, _with_imports, write_space
@@ -99,17 +99,17 @@ def test_the_same_request_gives_the_same_texts_whatever_runs_beside_it(served):
         thread.start()
     [thread.join() for thread in threads]
     assert found[0] == alone
-    assert found[1][0] == alone[1]  # sample n throws the die of seed + n
+    assert found[1][0] == alone[1]  # sample n draws from the seed + n
     assert len({tuple(t) for t in found.values()}) == 4
 
 
-def test_one_text_alone_is_guessed_from_the_book_and_stays_the_same(served, sample):
+def test_one_text_alone_is_drafted_from_the_book_and_stays_the_same(served, sample):
     widths, opening = [], sample[: sample.index("\n", 80)]
     hook = served.model("fp32", "cpu").register_forward_pre_hook(lambda _, args: widths.append(args[0].size(1)))
     alone = texts(last(served, opening, samples=1, seed=5))
     hook.remove()
     assert widths[0] == 1 + 15  # the prompt's last token and what follows in the book
-    assert alone == texts(last(served, opening, samples=2, seed=5))[:1]  # two texts read no guesses
+    assert alone == texts(last(served, opening, samples=2, seed=5))[:1]  # two texts read no drafts
 
 
 def test_answers_grow_and_the_last_is_complete(served):
@@ -156,7 +156,7 @@ def test_recited_tokens_are_those_that_the_model_chose(served, sample, monkeypat
     cut, index = sample[:60], served.index
     true = index.tokens[len(served.tokenizer.encode(sample[: sample.index(" put the lanterns")])) :]
     said = iter([*served.tokenizer.encode("as"), *true])
-    monkeypatch.setattr(Writing, "step", lambda _: {0: next(said)})
+    monkeypatch.setattr(Decoder, "step", lambda *_, **__: {0: [next(said)]})
     (answer,) = last(served, cut, new_tokens=12).texts
     assert (answer.trace.recited_tokens, answer.trace.new_tokens) == (12, 12)
     assert served.book.startswith(cut + answer.new)
@@ -407,8 +407,8 @@ def test_a_bad_request_is_a_message_on_the_page(page):
 
 
 def test_a_closed_browser_stops_its_generation(page, monkeypatch):
-    steps, real = [], Writing.step
-    monkeypatch.setattr(Writing, "step", lambda self: steps.append(1) or real(self))
+    steps, real = [], Decoder.step
+    monkeypatch.setattr(Decoder, "step", lambda self, most: steps.append(1) or real(self, most))
     page.locator("#prompt textarea").fill("The bell")
     page.locator("#new_tokens input[type=number]").fill("512")
     page.locator("#write").click()

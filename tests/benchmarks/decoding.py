@@ -1,8 +1,8 @@
 """Writing with 124M parameters, one text at a time: ours against nanoGPT's loop without a cache and transformers.
 
 All have the same weights, which were first taught one passage of the bundled scene (half a minute), are given its
-first 16 tokens and must write the other 128, greedily; one that writes anything else fails. "With guesses" looks up in
-the whole scene what may come next, and as the model recites, every guess is right: the most that guessing can give.
+first 16 tokens and must write the other 128, greedily; one that writes anything else fails. "Speculative" looks up in
+the whole scene what may come next, and as the model recites, every draft is right: the most that drafts can give.
 
 The contestants take turns, each turn in a process of its own. Beside each stands what the memory allows where every
 token reads all weights: measured read bandwidth over their bytes. A turn (`python -m tests.benchmarks.decoding NAME
@@ -41,9 +41,9 @@ CONTESTANTS = (
     "ours, fp32",
     "ours, bf16",
     "ours, int8",
-    "ours with guesses, fp32",
-    "ours with guesses, bf16",
-    "ours with guesses, int8",
+    "ours speculative, fp32",
+    "ours speculative, bf16",
+    "ours speculative, int8",
 )
 
 
@@ -84,8 +84,8 @@ def contestant(name: str, model: GPT, index: VerbatimIndex) -> Callable[[torch.T
         return lambda idx: theirs.generate(idx, attention_mask=torch.ones_like(idx), **how)
     if who == "without a cache":
         return lambda idx: without_cache(model, idx)
-    ready, guess = ready_to_write(model, dtype), index.goes_on if who == "ours with guesses" else None
-    return lambda idx: generate(ready, idx, NEW, temperature=0, guess=guess)
+    ready, draft = ready_to_write(model, dtype), index.continuation if who == "ours speculative" else None
+    return lambda idx: generate(ready, idx, NEW, temperature=0, draft=draft)
 
 
 def run() -> dict:
@@ -99,7 +99,7 @@ def run() -> dict:
     for name, found in turns.items():
         seconds = sorted(s for turn in found for s in turn["seconds"])
         speed = NEW / seconds[len(seconds) // 2]
-        limit = None if "cache" in name or "guesses" in name else reads / (124_439_808 * BYTES[name.split(", ")[1]])
+        limit = None if "cache" in name or "speculative" in name else reads / (124_439_808 * BYTES[name.split(", ")[1]])
         table[name] = {"tokens/s": speed, "limit": limit}
     print(f"124M, {PROMPT} + {NEW} tokens, one text; this machine reads {reads / 1e9:.1f} GB/s")
     print(f"{'':26s} tokens/s  of the limit  to transformers fp32")
