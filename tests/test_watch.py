@@ -244,14 +244,16 @@ def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess:
     return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True)
 
 
-def test_under_nbval_a_hang_and_a_death_fail_with_notebook_cell_and_stack(tmp_path):
+@pytest.mark.parametrize("processes", [(), ("-n2", "--dist=loadfile")], ids=["one", "two"])
+def test_under_nbval_a_hang_and_a_death_fail_with_notebook_cell_and_stack(tmp_path, processes):
     notebook(tmp_path / "hangs.ipynb", WHO, FOREVER, "x = 0\nforever(x)", "y = 1")
     notebook(tmp_path / "dies.ipynb", "import os\nos._exit(1)")
     write_json(tmp_path / watch.USUAL, {"hangs": {"notebook": 1, "cells": {}}})
     quick = ("--watch-every=0.5", "--watch-patience=0.5", "--nbval-cell-timeout=3")
-    done = run_pytest(tmp_path, *quick)
+    done = run_pytest(tmp_path, *quick, *processes)
     assert done.returncode == 1, done.stdout
-    assert re.search(r"^hangs\.ipynb::Cell 2  \d s \(usually 1 s\): x = 0$", done.stdout, flags=re.M)
+    line = r"^hangs\.ipynb::Cell 2  \d s \(usually 1 s\): x = 0$"
+    assert re.search(line, done.stderr if processes else done.stdout, flags=re.M)
     assert "hangs.ipynb hangs: it is not over after 3 s, the limit. It is in line 2: forever(x)" in done.stdout
     assert "cell [2], line 3 in forever\n  cell [3], line 2 in <module>" in done.stdout
     assert "dies.ipynb: the kernel died" in done.stdout
