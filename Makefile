@@ -71,8 +71,8 @@ lint: | develop  ## ruff over code and notebooks
 
 test: lint | develop  ## unit tests, notebook structure, and every committed output compared by nbval
 	rm -rf build/test-runs
-	RUNS_DIR=build/test-runs OMP_NUM_THREADS=1 $(RUN) -m pytest -p helpers.watch_tests tests -n 2 --dist loadfile
-	RUNS_DIR=build/test-runs $(RUN) -m pytest -p helpers.watch_tests notebooks \
+	RUNS_DIR=build/test-runs OMP_NUM_THREADS=1 $(RUN) -m pytest -p helpers.watch_tests notebooks tests \
+		-n 2 --dist loadfile --no-loadscope-reorder \
 		--nbval --nbval-current-env --nbval-cell-timeout $(or $(CELL_LIMIT),600)
 
 test-cpus: run-all | develop  ## what picks a fast path, and notebooks 05 and 06, as older processors would run them

@@ -38,10 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin to watch, where pytest reports: the workers of pytest-xdist do not, but say where they are when asked."""
+    """Begin to watch, where pytest reports: the workers of pytest-xdist do not, but say where they are when asked.
+
+    The cells that a worker runs are watched there, because it has started their kernels.
+    """
     if hasattr(config, "workerinput"):
         if hasattr(faulthandler, "register"):
             faulthandler.register(signal.SIGUSR1, file=_STDERR)
+        config.pluginmanager.register(CellsWatch(config), "item-watch")
     elif getattr(config.option, "numprocesses", None):
         config.pluginmanager.register(WorkersWatch(config), "item-watch")
     elif config.pluginmanager.hasplugin("terminalreporter"):
@@ -202,6 +206,22 @@ def _stdout() -> Any:
     return None
 
 
+class CellsWatch(ItemWatch):
+    """In a worker of pytest-xdist: its cells alone, in lines on stderr, which is the run's own."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        super().__init__(config)
+        self.cache, self.watch.stream, self.watch.live = None, _STDERR, False
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """A test is watched from the process that the workers report to."""
+        return (yield from super().pytest_runtest_protocol(item)) if _is_cell(item) else (yield)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """No line of dots is written here."""
+
+
 class WorkersWatch(ItemWatch):
     """The same where tests run in several processes: the watch is on the one that has run the longest."""
 
@@ -210,7 +230,9 @@ class WorkersWatch(ItemWatch):
         self.works: dict[str, Work] = {}
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """A worker begins a test."""
+        """A worker begins a test; a cell is its own to watch."""
+        if ".ipynb::" in nodeid:
+            return
         process = Workers(nodeid, self.limit, self.watch.say)
         self.works[nodeid] = Work(nodeid, "", self.seconds.get(nodeid), self.limit, process)
         self._look_at_the_longest()

@@ -47,6 +47,27 @@ def same(ours, theirs) -> bool:
     return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+LONG = ("notebooks/", "tests/test_session", "tests/test_watch", "tests/test_parallel", "tests/test_memory_kept")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first, so that of several processes none works on alone at the end."""
+    items.sort(key=lambda item: next((n for n, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """With --dist loadfile a file stays in one process, and so do all notebooks: 05 and 06 read what 04 has trained."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    scheduler = LoadFileScheduling(config, log)
+    of_file = scheduler._split_scope
+    scheduler._split_scope = lambda nodeid: "notebooks" if ".ipynb::" in nodeid else of_file(nodeid)
+    return scheduler
+
+
 @pytest.fixture(scope="session")
 def tokens() -> torch.Tensor:
     """300 random tokens out of 50."""

@@ -9,17 +9,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from xdist.remote import Producer
 
 from helpers import execute, watch
 from helpers.execute import NotebookError, refresh_notebook, run_notebook
 from helpers.kernel import Kernel
 from helpers.runs import ROOT, read_json, write_json
 from helpers.watch import Watch, Work, usual_of, usual_seconds
+from tests.conftest import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
 WHO = """import os, pathlib, subprocess
 child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
@@ -244,14 +247,16 @@ def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess:
     return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True)
 
 
-def test_under_nbval_a_hang_and_a_death_fail_with_notebook_cell_and_stack(tmp_path):
+@pytest.mark.parametrize("processes", [(), ("-n2", "--dist=loadfile")], ids=["one", "two"])
+def test_under_nbval_a_hang_and_a_death_fail_with_notebook_cell_and_stack(tmp_path, processes):
     notebook(tmp_path / "hangs.ipynb", WHO, FOREVER, "x = 0\nforever(x)", "y = 1")
     notebook(tmp_path / "dies.ipynb", "import os\nos._exit(1)")
     write_json(tmp_path / watch.USUAL, {"hangs": {"notebook": 1, "cells": {}}})
     quick = ("--watch-every=0.5", "--watch-patience=0.5", "--nbval-cell-timeout=3")
-    done = run_pytest(tmp_path, *quick)
+    done = run_pytest(tmp_path, *quick, *processes)
     assert done.returncode == 1, done.stdout
-    assert re.search(r"^hangs\.ipynb::Cell 2  \d s \(usually 1 s\): x = 0$", done.stdout, flags=re.M)
+    line = r"^hangs\.ipynb::Cell 2  \d s \(usually 1 s\): x = 0$"
+    assert re.search(line, done.stderr if processes else done.stdout, flags=re.M)
     assert "hangs.ipynb hangs: it is not over after 3 s, the limit. It is in line 2: forever(x)" in done.stdout
     assert "cell [2], line 3 in forever\n  cell [3], line 2 in <module>" in done.stdout
     assert "dies.ipynb: the kernel died" in done.stdout
@@ -299,7 +304,28 @@ def test_a_hang_in_one_of_several_processes_is_named_with_its_stack_and_ends_the
     options = ("-n2", "--dist=loadfile", "--watch-every=1", "--nbval-cell-timeout=4")
     done = run_pytest(tmp_path, *options)
     said = done.stdout + done.stderr
-    assert re.search(r"^test_it\.py::test_hang  \d s$", said, re.M)
+    assert re.search(r"^test_it\.py::test_hang  \d+ s$", said, re.M)
     assert "test_it.py::test_hang hangs: it is not over after 4 s, the limit; the run ends. Its worker:" in said
     assert re.search(r'File ".*test_it\.py", line 5 in test_hang', said)
     assert done.returncode != 0
+
+
+def test_all_notebooks_are_one_processs_work_in_order_and_files_stay_whole(pytestconfig):
+    """`make test` runs them beside the unit tests; 05 and 06 read what 04 has trained."""
+    config = SimpleNamespace(getvalue=lambda _: "loadfile", option=pytestconfig.option)
+    scope = pytest_xdist_make_scheduler(config, Producer("test"))._split_scope
+    cells = [f"notebooks/{path.name}::Cell 3" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    assert len(cells) == 6
+    assert {scope(cell) for cell in cells} == {"notebooks"}
+    assert (
+        scope("tests/test_loss.py::test_a")
+        == scope("tests/test_loss.py::test_b[x]")
+        != scope("tests/test_x.py::test_a")
+    )
+    assert pytest_xdist_make_scheduler(SimpleNamespace(getvalue=lambda _: "load"), None) is None
+    items = [SimpleNamespace(nodeid=name) for name in ("tests/test_a.py::x", "tests/test_session.py::x", *cells)]
+    pytest_collection_modifyitems(items)
+    assert [item.nodeid for item in items] == [*cells, "tests/test_session.py::x", "tests/test_a.py::x"]
+    (target,) = re.findall(r"^test: .*\n(?:\t.*\n)+", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert "notebooks tests" in target
+    assert "--dist loadfile --no-loadscope-reorder" in target
