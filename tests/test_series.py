@@ -119,7 +119,7 @@ def test_the_limit_of_a_cell_is_set_from_the_command_line():
     )
     for arguments, seconds in (([], 600), (["CELL_LIMIT=9"], 9)):
         line = make("-n", "test", "PYTHON=python", *arguments).replace("\\\n", "")
-        assert re.search(rf"-p helpers.watch_tests notebooks\s+--nbval .* --nbval-cell-timeout {seconds}\n", line)
+        assert re.search(rf"-p helpers.watch_tests notebooks tests\s.*--nbval .* --nbval-cell-timeout {seconds}\n", line)
 
 
 def test_refresh_is_of_the_demo_profile_and_refuses_another():
