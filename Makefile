@@ -19,8 +19,8 @@ PYTHON ?= python
 endif
 ifdef PYTHON
 RUN := $(PYTHON)
-env: ; @$(PYTHON) -m helpers.install
-develop: ; @$(PYTHON) -m helpers.install --dev
+env: ; @$(PYTHON) -m helpers.tools.install
+develop: ; @$(PYTHON) -m helpers.tools.install --dev
 else
 RUN := .venv/bin/python
 env develop: .venv/.ready
@@ -56,7 +56,7 @@ $(RUNS)/.started:
 
 # An executed notebook depends on its source, the helpers, and the one before it (05 reads 04's checkpoint).
 $(OUT)/%.ipynb: notebooks/%.ipynb $(HELPERS) | env
-	@$(RUN) -m helpers.execute run $< $@ --profile $(PROFILE) $(LIMIT)
+	@$(RUN) -m helpers.tools.execute run $< $@ --profile $(PROFILE) $(LIMIT)
 
 previous :=
 define after_previous
@@ -71,7 +71,7 @@ lint: | develop  ## ruff over code and notebooks
 
 test: lint | develop  ## unit tests, notebook structure, and every committed output compared by nbval
 	rm -rf build/test-runs
-	RUNS_DIR=build/test-runs OMP_NUM_THREADS=1 $(RUN) -m pytest -p helpers.watch_tests notebooks tests \
+	RUNS_DIR=build/test-runs OMP_NUM_THREADS=1 $(RUN) -m pytest -p tests.watching notebooks tests \
 		-n 2 --dist loadfile --no-loadscope-reorder \
 		--nbval --nbval-current-env --nbval-cell-timeout $(or $(CELL_LIMIT),600)
 
@@ -80,7 +80,7 @@ test-cpus: run-all | develop  ## what picks a fast path, and notebooks 05 and 06
 
 refresh: | develop  ## re-make the committed outputs (demo profile) and README's figure, and nothing else does
 	$(if $(filter-out demo,$(PROFILE)),$(error refresh re-makes the outputs of the demo profile: leave PROFILE=$(PROFILE) out))
-	@$(RUN) -m helpers.execute refresh $(SOURCES) $(LIMIT)
+	@$(RUN) -m helpers.tools.execute refresh $(SOURCES) $(LIMIT)
 	@cp "$(RUNS)/figures/04_full_size.png" data/runs/full-size.png
 
 bench: | develop  ## the benchmarks of tests/benchmarks, each against a named peer in the same run
@@ -96,10 +96,10 @@ space: | env  ## a folder that serves the model by itself, in 8 bits: build/PROF
 	@$(RUN) -m helpers space --profile $(PROFILE) --out $(OUT)/space
 
 address: | env  ## REPO=owner/name: put the repository's address into set-up cells, links and README (once)
-	@$(RUN) -m helpers.address "$(REPO)"
+	@$(RUN) -m helpers.tools.address "$(REPO)"
 
 release-check: | env  ## fails while the address is the placeholder OWNER/REPO
-	@$(RUN) -m helpers.address --check
+	@$(RUN) -m helpers.tools.address --check
 
 clean:  ## delete build/; runs/ (checkpoints) and .venv stay
 	rm -rf build

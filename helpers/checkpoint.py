@@ -16,9 +16,9 @@ from torch import nn
 
 from helpers.config import GPTConfig
 from helpers.errors import SeriesError
+from helpers.files import on_drive
 
 WEIGHTS, META, TRAINING = "model.safetensors", "meta.json", "training.pt"
-DRIVE = Path("/content/drive")  # where Colab mounts it
 
 
 class CheckpointError(SeriesError, RuntimeError):
@@ -116,11 +116,6 @@ def read_training(folder: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} is damaged ({error}); delete {folder} and train again") from error
 
 
-def on_drive(folder: str | Path) -> bool:
-    """Whether a folder lies on Google Drive, which takes what is written and uploads it later, slowly."""
-    return Path(folder).resolve().is_relative_to(DRIVE)
-
-
 def has_checkpoint(folder: str | Path) -> bool:
     """Whether there is a checkpoint, one that a kill struck while it was being replaced included."""
     return _settle(Path(folder)).exists()
@@ -137,7 +132,7 @@ def clear_checkpoint(folder: str | Path) -> None:
 
 def _remove(folder: Path) -> None:
     """Delete a folder, if it is there; on Colab's Drive, its files' bytes too, which would go to the bin and count."""
-    if folder.is_relative_to(DRIVE):
+    if on_drive(folder):
         for file in folder.glob("*"):
             with suppress(OSError):
                 os.truncate(file, 0)

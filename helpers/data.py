@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter, Retry
 from tqdm import tqdm
 
 from helpers.errors import SeriesError
-from helpers.runs import ROOT, workspace
+from helpers.files import ROOT, PlaceError, atomic_write, workspace
 from helpers.tokenizer import BPETokenizer, CharTokenizer
 
 __all__ = ["BPETokenizer", "CharTokenizer", "Corpus", "DataError", "gpt2_tokenizer", "load_corpus"]
@@ -145,14 +145,9 @@ def _body(response: requests.Response) -> bytes:
 
 
 def _store(path: Path, content: bytes) -> None:
-    """Write aside, then move: a killed process leaves no half a file."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(content)
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True) if aside.parent.is_dir() else None
+        atomic_write(path, content)
+    except PlaceError as error:
         raise DataError(f"cannot write {path} ({error}): make room there, or set SHAKESPEARE_PATH to a copy") from error
 
 

@@ -1,9 +1,5 @@
 """What keeps a run or a request from going on, told so that its message is enough; all else keeps its traceback."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 
 class SeriesError(Exception):
     """An error whose message says what to do: a program prints it and no traceback."""
@@ -11,10 +7,6 @@ class SeriesError(Exception):
 
 class SettingError(SeriesError, ValueError):
     """A setting that cannot be: of a model, a recipe, a profile, a device."""
-
-
-class PlaceError(SeriesError, OSError):
-    """A place that cannot be written: a full disk, a read-only folder, a file in the way."""
 
 
 class StoppedError(SeriesError, RuntimeError):
@@ -33,16 +25,3 @@ def require(condition: bool, message: str) -> None:
     """SettingError with the message, unless the condition holds."""
     if not condition:
         raise SettingError(message)
-
-
-@contextmanager
-def writing(place: str | Path) -> Iterator[None]:
-    """Turns the operating system's refusal to write `place` into a PlaceError that names it."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, SeriesError):
-            raise
-        raise PlaceError(
-            f"cannot write {place} ({error}): free some space there, or choose another folder with --out or RUNS_DIR"
-        ) from error

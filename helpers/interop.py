@@ -17,8 +17,8 @@ from torch import Tensor
 from helpers.checkpoint import CheckpointError
 from helpers.config import GPTConfig
 from helpers.data import gpt2_tokenizer
+from helpers.files import write_json
 from helpers.model import GPT
-from helpers.runs import write_json
 from helpers.tokenizer import BPETokenizer, halves
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.config import IGNORE, POLICIES
-from helpers.parallel import Group
+from helpers.distributed import Group
 from helpers.runtime import evaluating
 from helpers.windows import cut, grid, kept_context, scattered
 

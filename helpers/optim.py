@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
 
 from helpers.config import Recipe
-from helpers.parallel import Group
-from helpers.runtime import WORTH_IT, Runtime, seconds_of
+from helpers.distributed import Group
+from helpers.runtime import WORTH_IT, Runtime, seconds_in_turns
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, Jordan et al. 2024
 
@@ -98,10 +98,10 @@ def muon_dtype(matrices: Sequence[Tensor], runtime: Runtime) -> tuple[torch.dtyp
 
 @cache
 def _bf16_gain(n: int, rows: int, columns: int) -> float:
-    stack, seconds = torch.randn(n, rows, columns, generator=torch.Generator().manual_seed(0)), []
-    for dtype in (torch.float32, torch.bfloat16):
-        seconds.append(seconds_of(lambda dtype=dtype: orthogonalize(stack.to(dtype), COEFFICIENTS, 1e-7, steps=1)))
-    return seconds[0] / seconds[1]
+    stack = torch.randn(n, rows, columns, generator=torch.Generator().manual_seed(0))
+    stacks = [stack.to(dtype) for dtype in (torch.float32, torch.bfloat16)]
+    fp32, bf16 = seconds_in_turns([partial(orthogonalize, x, COEFFICIENTS, 1e-7, steps=1) for x in stacks])
+    return fp32 / bf16
 
 
 def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:

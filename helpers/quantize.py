@@ -1,54 +1,66 @@
-"""Weights in 8 bits, and weights laid out for writing one token at a time."""
+"""Weights in 8 bits: each row of a matrix with a scale of its own, and products with what is left of it."""
 
-import copy
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from helpers.checkpoint import WEIGHTS, CheckpointError, load_checkpoint, read_meta, save_checkpoint
+from helpers.checkpoint import WEIGHTS, CheckpointError, read_meta, save_checkpoint
 from helpers.config import GPTConfig
-from helpers.int8 import Product, fastest, int8_product
 from helpers.model import GPT
 
-FORMATS = ("fp32", "bf16", "int8")  # what weights can be served in
 _FIRST_USE = threading.Lock()  # several requests may meet a model that has not been used yet
 
 
-def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """(…, n) -> int8 (…, n) and float32 scales (…, 1): x is about int8 * scale, each row by its largest entry."""
     scale = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True, dtype=torch.float32).div_(127).clamp_(1e-30)
     return (x / scale).round_().to(torch.int8), scale
 
 
+class Dequantized:
+    """The plain way to multiply: the weights in full precision again, made once; then a product as any other."""
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        """weight: int8 (out, in); scale: float32 (out, 1)."""
+        self.weight = (weight * scale).t().contiguous().t()  # column after column: a single row reads that fastest
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(…, in) -> (…, out)."""
+        return F.linear(x, self.weight.to(x.dtype))
+
+
 class Int8Linear(nn.Module):
     """y = x W^T + b with W in 8 bits, row by row: about weight * scale, (out, in) int8 times (out, 1) float32.
 
-    How it multiplies is found out with the first x, by timing (`int8.fastest`), unless `way` names it.
+    product_of: what makes the product of weight and scale, when the first x comes. `Dequantized` is right on every
+    machine; `helpers.serve.kernels` has faster ones.
     """
 
-    way: str | None = None
+    product_of: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]] = Dequantized
 
     def __init__(self, shape: torch.Size, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.register_buffer("weight", torch.empty(shape, dtype=torch.int8))
         self.register_buffer("scale", torch.empty(shape[0], 1))
         self.bias = bias
-        self._product: Product | None = None
+        self._product: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
         y = (self._product or self._packed())(x)
         return y if self.bias is None else y.add_(self.bias)
 
-    def _packed(self) -> Product:
+    def _packed(self) -> Callable[[Tensor], Tensor]:
         with _FIRST_USE:
             if self._product is None:  # else another thread was faster
-                self._product = int8_product(self.weight, self.scale, self.way)
+                self._product = self.product_of(self.weight, self.scale)
         return self._product
 
     def _apply(self, fn, recurse: bool = True) -> nn.Module:  # what .to(device) calls
@@ -84,7 +96,7 @@ def _children(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
     return [(module, name, child) for module in model.modules() for name, child in module.named_children()]
 
 
-def _hollow(config: GPTConfig) -> GPT:
+def _empty(config: GPTConfig) -> GPT:
     """A GPT with 8-bit matrices and no numbers in them yet."""
     with torch.device("meta"):
         model = GPT(config)
@@ -97,70 +109,24 @@ def _hollow(config: GPTConfig) -> GPT:
     return model
 
 
-def quantize_int8(model: GPT, way: str | None = None) -> GPT:
+def quantize_int8(model: GPT) -> GPT:
     """A copy for inference, on the CPU, with every matrix and table in 8 bits, the tied table once.
 
-    Each row has a scale of its own; biases and LayerNorms stay in float32. way: one of int8.WAYS to multiply by;
-    the fastest here unless told.
+    Each row has a scale of its own; biases and LayerNorms stay in float32.
     """
     state = {}
     for name, p in model.named_parameters():
         p = p.detach().float().cpu()
         if p.ndim == 2:
-            state[name], state[name.removesuffix("weight") + "scale"] = round_rows(p)
+            state[name], state[name.removesuffix("weight") + "scale"] = quantize_rows(p)
         else:
             state[name] = p.clone()
-    return _filled(_hollow(model.config), state, way)
+    return _filled(_empty(model.config), state)
 
 
-def products_of(model: GPT) -> list[str]:
-    """How each kind of matrix of an int8 model is multiplied here, and why; a sentence each."""
-    matrices = [m for m in model.modules() if type(m) is Int8Linear] + [model.transformer.wte]
-    shapes = sorted({(*m.weight.shape, m.weight.device.type) for m in matrices})
-    return [fastest(n_in, n_out, device)[1] for n_out, n_in, device in shapes]
-
-
-def _filled(model: GPT, state: dict[str, Tensor], way: str | None) -> GPT:
+def _filled(model: GPT, state: dict[str, Tensor]) -> GPT:
     model.load_state_dict(state, strict=True, assign=True)
-    for module in model.modules():
-        if isinstance(module, Int8Linear):
-            module.way = way
     return model.eval().requires_grad_(False)
-
-
-class _OneRowLinear(nn.Linear):
-    """A bf16 Linear that multiplies a single row as a vector, which PyTorch's CPU kernels do faster."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.numel() != self.in_features:
-            return super().forward(x)
-        y = self.weight.mv(x.flatten())  # (out,)
-        return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], -1)
-
-
-def ready_to_write(model: GPT, weights: str = "fp32", way: str | None = None) -> GPT:
-    """A copy for inference, its weights in one of FORMATS and, on a CPU, laid out for one token at a time.
-
-    Same values (rounded where the format says so), same results; a single row reads each matrix once, and that
-    reading is what a token costs. ValueError for another format.
-    """
-    if weights not in FORMATS:
-        raise ValueError(f"weights={weights!r} is none of {', '.join(FORMATS)}")
-    if weights == "int8":
-        return quantize_int8(model, way).to(model.transformer.ln_f.weight.device)
-    twin = copy.deepcopy(model).eval().requires_grad_(False)
-    twin.to(torch.bfloat16 if weights == "bf16" else torch.float32)
-    if twin.lm_head.weight.device.type != "cpu":
-        return twin
-    for module, name, child in _children(twin):
-        if isinstance(child, nn.Linear) and weights == "bf16":
-            with torch.device("meta"):
-                row = _OneRowLinear(child.in_features, child.out_features, bias=child.bias is not None)
-            row.weight, row.bias = child.weight, child.bias
-            setattr(module, name, row)
-        elif isinstance(child, nn.Linear):
-            child.weight.data = child.weight.data.t().contiguous().t()  # the same matrix, column after column
-    return twin
 
 
 def save_int8(folder: str | Path, model: GPT, meta: dict[str, Any]) -> Path:
@@ -168,19 +134,10 @@ def save_int8(folder: str | Path, model: GPT, meta: dict[str, Any]) -> Path:
     return save_checkpoint(folder, model, {**meta, "weights": "int8"})
 
 
-def load_to_write(folder: str | Path, weights: str = "fp32", way: str | None = None) -> tuple[GPT, dict[str, Any]]:
-    """The model of a checkpoint, ready to write in one of FORMATS, and its meta.json. way: as in `quantize_int8`.
-
-    A checkpoint that `save_int8` wrote is served as it is. Raises CheckpointError as `load_checkpoint` does, and
-    where 8 bits are asked to be 16 or 32.
-    """
+def load_int8(folder: str | Path) -> tuple[GPT, dict[str, Any]]:
+    """The model of a checkpoint that `save_int8` wrote, and its meta.json; CheckpointError if it is damaged."""
     meta = read_meta(folder)
-    if meta.get("weights") != "int8":
-        model, meta = load_checkpoint(folder, GPT)
-        return ready_to_write(model, weights, way), meta
-    if weights != "int8":
-        raise CheckpointError(f"{folder} holds 8-bit weights; {weights} needs the checkpoint that they were made of")
     try:
-        return _filled(_hollow(GPTConfig(**meta["config"])), load_file(Path(folder) / WEIGHTS), way), meta
+        return _filled(_empty(GPTConfig(**meta["config"])), load_file(Path(folder) / WEIGHTS)), meta
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is damaged ({error}): quantise again") from error

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,26 @@ from torch import Tensor, nn
 
 from helpers.checkpoint import CheckpointError, load_checkpoint, load_weights, read_training, save_checkpoint
 from helpers.config import IGNORE, Recipe
+from helpers.distributed import Group
 from helpers.errors import SeriesError, SettingError
 from helpers.optim import Muon, beta1, build_optimizers, hidden_matrices, lr_share, muon_dtype
-from helpers.parallel import Group
-from helpers.runlog import Step
 from helpers.runtime import Runtime
 from helpers.windows import Windows
 
 COMPILE_PAYS = 500  # steps: compiling takes 40 to 70 s on a T4, and a step 0.10 to 0.15 s less then (estimates)
 __all__ = ["Trainer", "load_checkpoint", "save_checkpoint"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step did."""
+
+    number: int  # 1, 2, …
+    loss: float  # mean over the step's tokens, before the update, in nats
+    lr: float  # AdamW's learning rate
+    norm: float  # gradient norm before clipping
+    dt: float  # seconds
+    tokens: int  # tokens predicted in this step
 
 
 class DivergedError(SeriesError, FloatingPointError):

@@ -15,7 +15,7 @@ import torch
 import torch._dynamo  # which the first optimizer of a process imports, and takes as long for as for torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from helpers.__main__ import main
+from helpers.tools.cli import main
 
 # Children are forked from a process that has imported this file and, with it, the series; nothing has computed there
 # (a fork of a process that has, such as pytest's, would wait for threads that it lacks).

@@ -5,8 +5,8 @@ import torch
 
 from helpers.config import GPTConfig, Recipe
 from helpers.data import BPETokenizer, gpt2_tokenizer, load_corpus
+from helpers.distributed import Group
 from helpers.model import GPT
-from helpers.parallel import Group
 from helpers.runtime import Runtime
 from helpers.train import Trainer
 from helpers.windows import Windows

@@ -22,7 +22,7 @@ import torch
 
 from helpers.checkpoint import has_checkpoint
 from helpers.data import gpt2_tokenizer, load_corpus
-from helpers.runs import ROOT
+from helpers.files import ROOT
 from tests.benchmarks.decoding import BYTES, NEW, teach
 from tests.benchmarks.turns import take_turns
 

@@ -16,12 +16,12 @@ from helpers import data
 from helpers.checkpoint import CheckpointError
 from helpers.config import pick_profile
 from helpers.data import CharTokenizer, DataError, gpt2_tokenizer, load_corpus
-from helpers.execute import NotebookError, run_notebook
+from helpers.files import ROOT
 from helpers.generate import generate, next_token_probs
 from helpers.memorization import corpus_loss
 from helpers.model import GPT
-from helpers.runs import ROOT
 from helpers.runtime import pick_device
+from helpers.tools.execute import NotebookError, run_notebook
 from helpers.train import load_checkpoint, save_checkpoint
 from helpers.windows import Windows
 from tests.commands import command
@@ -230,5 +230,5 @@ def test_a_notebook_of_an_unknown_profile_says_so_at_once(tmp_path, monkeypatch)
     line = ["execute.py", "run", "notebooks/01_tokenization.ipynb", str(tmp_path / "a.ipynb"), "--profile", "huge"]
     monkeypatch.setattr(sys, "argv", line)
     with pytest.warns(RuntimeWarning, match="found in sys.modules"), pytest.raises(SystemExit) as ended:
-        runpy.run_module("helpers.execute", run_name="__main__")
+        runpy.run_module("helpers.tools.execute", run_name="__main__")
     assert ended.value.code == "error: profile 'huge' is none of demo, laptop, t4"

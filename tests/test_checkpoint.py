@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers import checkpoint
+from helpers import checkpoint, files
 from helpers.checkpoint import CheckpointError, load_weights
 from helpers.model import GPT
 from helpers.train import load_checkpoint, save_checkpoint
@@ -72,7 +72,7 @@ def test_on_colabs_drive_nothing_with_bytes_in_it_goes_to_the_bin(saved, tmp_pat
         thrown_away.extend((file.name, file.stat().st_size) for file in path.glob("*"))
         delete(path, **how)
 
-    monkeypatch.setattr(checkpoint, "DRIVE", tmp_path)
+    monkeypatch.setattr(files, "DRIVE", tmp_path)
     monkeypatch.setattr(checkpoint.shutil, "rmtree", to_the_bin)
     save_checkpoint(folder, model, {"window": 9})
     assert sorted(thrown_away) == [("meta.json", 0), ("model.safetensors", 0), ("training.pt", 0)]

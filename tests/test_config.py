@@ -6,8 +6,8 @@ import pytest
 
 from helpers.config import PROFILES, RECIPES, GPTConfig, Recipe, pick_profile
 from helpers.errors import SettingError
-from helpers.experiment import new_trainer
-from helpers.record import recorded
+from helpers.run.experiment import new_trainer
+from helpers.run.report import recorded
 
 RECIPE = Recipe(steps=10, window=8, batch_size=4)
 

@@ -11,7 +11,7 @@ import tokenizers
 
 from helpers import data
 from helpers.data import CharTokenizer, gpt2_tokenizer, load_corpus
-from helpers.runs import ROOT
+from helpers.files import ROOT
 from helpers.tokenizer import halves
 
 HOSTILE = [

@@ -7,9 +7,9 @@ import torch
 
 from helpers.checkpoint import CheckpointError
 from helpers.config import PROFILES, Experiment, GPTConfig, Recipe
-from helpers.experiment import trained
-from helpers.runs import read_json
-from helpers.session import Session
+from helpers.files import read_json
+from helpers.run.experiment import trained
+from helpers.run.session import Session
 from tests.conftest import same
 
 SMALL = GPTConfig(block_size=128, n_layer=1, n_head=2, n_embd=16)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from helpers.config import PROFILES
-from helpers.quantize import FORMATS
-from helpers.runs import ROOT
+from helpers.files import ROOT
+from helpers.serve.decoding import FORMATS
 
 
 def cell(name: str) -> str:
@@ -33,7 +33,7 @@ def test_notebook_06_measures_a_large_model_where_it_takes_no_hours(capsys, larg
         "FORMATS": FORMATS,
         "tokens": torch.zeros(9000),
         "window": 256,
-        "ready_to_write": lambda m, _: "as served" if m is model else m,
+        "for_decoding": lambda m, _: "as served" if m is model else m,
         "pick_runtime": lambda **_: SimpleNamespace(device=torch.device(device)),
         "measure": lambda m, tokens, _, places: asked.append((m, len(tokens), places)),
     }

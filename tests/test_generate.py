@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.cache import KVCache
 from helpers.config import GPTConfig
-from helpers.generate import Decoder, Sampling, generate, next_token_probs, sample, stream_text
+from helpers.generate import Decoder, Sampling, generate, next_token_probs, sample
+from helpers.model import KVCache
+from helpers.serve.stream import stream_text
 from tests.conftest import tiny_gpt
 from tests.reference import hugging_face, naive_greedy
 

@@ -8,14 +8,14 @@ import torch.distributed as dist
 
 from helpers import train
 from helpers.config import GPTConfig, Recipe
+from helpers.distributed import Group
 from helpers.generate import generate
 from helpers.loss import linear_cross_entropy
 from helpers.memorization import measure
 from helpers.model import GPT
 from helpers.optim import Muon, orthogonalize
-from helpers.parallel import Group
-from helpers.quantize import FORMATS, ready_to_write
 from helpers.runtime import Runtime, pick_runtime
+from helpers.serve.decoding import FORMATS, for_decoding
 from helpers.train import Trainer, save_checkpoint
 from helpers.windows import Windows
 
@@ -134,7 +134,7 @@ def test_muon_steps_on_the_card_as_on_the_cpu():
 def test_each_format_measures_and_writes_as_fp32_does(text, weights):
     trainer = trainer_on(text[:600], runtime(torch.float32), steps=80)
     losses(trainer)
-    exact, twin = trainer.model.eval(), ready_to_write(trainer.model, weights)
+    exact, twin = trainer.model.eval(), for_decoding(trainer.model, weights)
     assert next(twin.parameters()).is_cuda
     ours, theirs = (measure(m, text[:600], 128, recalls=[(32, 32)], places=50) for m in (twin, exact))
     assert ours["loss_grid"] == pytest.approx(theirs["loss_grid"], rel=0.05)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from helpers.record import FILES
-from helpers.runs import ROOT, read_json
+from helpers.files import ROOT, read_json
+from helpers.run.report import FILES
 from tests.gpu_proof import __main__ as program
 from tests.gpu_proof.stages import CPU, CUDA, LIMIT_BYTES, STAGES
 

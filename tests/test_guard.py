@@ -6,9 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers import execute, guard, runtime
 from helpers.config import PROFILES, GPTConfig
-from helpers.guard import (
+from helpers.run.preflight import (
     RefusedError,
     flops_per_token,
     forecast,
@@ -21,6 +20,7 @@ from helpers.guard import (
     refuse_without_gpu,
 )
 from helpers.runtime import Runtime
+from helpers.tools import execute, guard, runtime
 from tests.conftest import CPU
 
 GPT2 = GPTConfig()

@@ -5,53 +5,20 @@ import ast
 import nbformat
 import pytest
 
-from helpers import runs
-from helpers.runs import ROOT, read_json, verdict, write_json
+from helpers import files
+from helpers.files import ROOT, read_json, write_json
+from helpers.run.report import verdict
 
-FILES = {p.stem: p for p in sorted((ROOT / "helpers").glob("*.py"))}
-ALLOWED = {  # who may import whom
-    "__init__": set(),
-    "errors": set(),
-    "signals": set(),
-    "config": set(),
-    "runs": set(),
-    "runtime": set(),
-    "plots": set(),
-    "install": set(),
-    "set_up_cell": {"install"},
-    "address": set(),
-    "tokenizer": set(),
-    "data": {"runs", "tokenizer"},
-    "loss": {"config"},
-    "parallel": {"runtime"},
-    "cache": {"config"},
-    "model": {"cache", "config", "loss"},
-    "windows": {"config"},
-    "optim": {"config", "parallel", "runtime"},
-    "int8": {"runtime"},
-    "checkpoint": {"config"},
-    "generate": {"runtime", "windows"},
-    "memorization": {"config", "parallel", "runtime", "windows"},
-    "runlog": {"checkpoint"},
-    "train": {"config", "checkpoint", "optim", "parallel", "runlog", "runtime", "windows"},
-    "guard": {"config", "runtime"},
-    "experiment": {"checkpoint", "config", "data", "model", "parallel", "runtime", "session", "train", "windows"},
-    "session": {"checkpoint", "data", "guard", "memorization", "parallel", "record", "runlog", "runs", "train"},
-    "record": {"checkpoint", "data", "generate", "model", "runlog", "runs", "runtime", "train"},
-    "quantize": {"checkpoint", "config", "int8", "model"},
-    "provenance": {"tokenizer"},
-    "interop": {"checkpoint", "config", "data", "model", "runs", "tokenizer"},
-    "serving": {"checkpoint", "data", "generate", "model", "provenance", "quantize", "runlog", "runs"},
-    "app": {"config", "plots", "serving"},
-    "space": {"checkpoint", "model", "quantize", "runs"},
-    "kernel": set(),
-    "watch": {"kernel", "runs"},
-    "watch_tests": {"kernel", "runs", "watch"},
-    "execute": {"config", "guard", "kernel", "runs", "runtime", "watch"},
-    "__main__": set(FILES) - {"__main__", "address", "execute", "install", "set_up_cell", "watch_tests"},
+HELPERS = ROOT / "helpers"
+FILES = {".".join(p.relative_to(HELPERS).with_suffix("").parts): p for p in sorted(HELPERS.glob("**/*.py"))}
+PACKAGES = {  # a package, and what it may import: the course imports the course, and nobody notebooks or tests
+    "": {""},
+    "run": {"", "run"},
+    "serve": {"", "serve", "run.log"},
+    "tools": {"", "run", "serve", "tools"},
 }
-FOR_ALL = {"errors"}
-SPEAKERS = {"__main__", "address", "execute", "install", "set_up_cell"}  # programs; the others return values
+DOORS = {"app": {"serve.page"}, "__main__": {"tools.cli"}}  # names that users know, for what lies deeper
+SPEAKERS = {"tools.cli", "tools.address", "tools.execute", "tools.install", "tools.setup_cell"}  # the others return
 
 
 def imports(path) -> list[str]:
@@ -65,24 +32,40 @@ def imports(path) -> list[str]:
     return found
 
 
+def package(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def ours(name: str) -> set[str]:
+    """Which helpers a helper imports."""
+    found = {module.removeprefix("helpers.") for module in imports(FILES[name]) if module.startswith("helpers.")}
+    assert found <= set(FILES), f"{name}: import from the module, not from a package"
+    return found
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_helpers_import_only_what_they_may(name):
-    ours = {module.split(".")[1] for module in imports(FILES[name]) if module.startswith("helpers.")}
-    assert name in ALLOWED, "a new helper needs a line in the table above"
-    assert ours <= ALLOWED[name] | FOR_ALL
-    assert not any(
-        module.startswith((".", "notebooks", "tests")) or module == "helpers" for module in imports(FILES[name])
-    )
+    allowed = PACKAGES[package(name)]
+    wrong = [m for m in ours(name) if package(m) not in allowed and m not in allowed | DOORS.get(name, set())]
+    assert wrong == []
+    assert not any(m.startswith((".", "notebooks", "tests")) or m == "helpers" for m in imports(FILES[name]))
 
 
-def test_the_import_rule_has_no_cycle():
+def test_no_helper_imports_itself_through_others():
     def reach(name, seen=()):
         assert name not in seen, f"cycle: {' -> '.join([*seen, name])}"
-        for other in ALLOWED[name]:
+        for other in ours(name):
             reach(other, (*seen, name))
 
-    for name in ALLOWED:
+    for name in FILES:
         reach(name)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_private_stays_in_its_module(name):
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    froms = (n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("helpers"))
+    assert [alias.name for node in froms for alias in node.names if alias.name.startswith("_")] == []
 
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - SPEAKERS))
@@ -104,7 +87,7 @@ def test_every_public_name_has_a_docstring(name):
     public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
     without = [n.name for n in public if not ast.get_docstring(n) and n.name not in ("main", "parser")]
     assert not without
-    assert ast.get_docstring(tree) or name == "set_up_cell"
+    assert ast.get_docstring(tree) or name == "tools.setup_cell"
 
 
 def test_helpers_stay_thin():
@@ -182,7 +165,7 @@ def test_nothing_in_the_helpers_is_dead():
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         used.update(*(names_used(ast.parse(cell.source)) for cell in cells if cell.cell_type == "code"))
-    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items() if name != "set_up_cell"}
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items() if name != "tools.setup_cell"}
     used.update(*(names_used(tree) for tree in trees.values()))
     defined = []
     for name, tree in trees.items():
@@ -196,15 +179,15 @@ def test_nothing_in_the_helpers_is_dead():
 
 def test_results_go_where_they_last(monkeypatch, tmp_path):
     monkeypatch.delenv("RUNS_DIR", raising=False)
-    monkeypatch.setattr(runs, "ROOT", tmp_path / "series")
-    monkeypatch.setattr(runs, "DRIVE", tmp_path / "drive")
+    monkeypatch.setattr(files, "ROOT", tmp_path / "series")
+    monkeypatch.setattr(files, "DRIVE", tmp_path / "drive")
     (tmp_path / "series").mkdir()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert runs.runs_folder("demo") == tmp_path / "series/runs/demo"
-    monkeypatch.setattr(runs.os, "access", lambda path, _: path == tmp_path / "elsewhere")
-    assert runs.runs_folder("demo") == tmp_path / "elsewhere/runs/demo", "an attached Kaggle input is read-only"
-    monkeypatch.setattr(runs.os, "access", lambda path, _: path == tmp_path / "drive")
-    assert runs.runs_folder("demo") == tmp_path / "drive/series/runs/demo", "Colab keeps Drive and nothing else"
+    assert files.runs_folder("demo") == tmp_path / "series/runs/demo"
+    monkeypatch.setattr(files.os, "access", lambda path, _: path == tmp_path / "elsewhere")
+    assert files.runs_folder("demo") == tmp_path / "elsewhere/runs/demo", "an attached Kaggle input is read-only"
+    monkeypatch.setattr(files.os, "access", lambda path, _: path == tmp_path / "drive")
+    assert files.runs_folder("demo") == tmp_path / "drive/series/runs/demo", "Colab keeps Drive and nothing else"
     monkeypatch.setenv("RUNS_DIR", str(tmp_path / "mine"))
-    assert runs.runs_folder("demo") == tmp_path / "mine/demo"
+    assert files.runs_folder("demo") == tmp_path / "mine/demo"

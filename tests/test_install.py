@@ -12,11 +12,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers import address, install
-from helpers.install import InstallError, complete, installed, missing, prepare
-from helpers.runs import ROOT
+from helpers.files import ROOT
+from helpers.tools import address, install
+from helpers.tools.install import InstallError, complete, installed, missing, prepare
 
-SET_UP = (ROOT / "helpers/set_up_cell.py").read_text(encoding="utf-8")
+SET_UP = (ROOT / "helpers/tools/setup_cell.py").read_text(encoding="utf-8")
 WHERE = "\nimport importlib.util\nprint(importlib.util.find_spec('helpers.memorization').origin)"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -35,7 +35,7 @@ def repository(tmp_path):
     (folder / "helpers").mkdir(parents=True)
     for name in ("__init__.py", "memorization.py"):
         (folder / "helpers" / name).write_text("")
-    for name in ("helpers/install.py", "requirements.txt"):
+    for name in ("helpers/tools/install.py", "requirements.txt"):
         shutil.copy(ROOT / name, folder / name)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(folder)]
     subprocess.run([*git, "init", "-q"], check=True)
@@ -226,7 +226,9 @@ def test_nothing_is_said_and_little_time_spent_where_nothing_is_missing(capsys):
 
 def test_installing_imports_nothing_that_might_be_missing():
     code = "import sys; sys.modules.update(dict.fromkeys(['torch', 'numpy', 'tiktoken', 'requests']))\n"
-    done = subprocess.run([sys.executable, "-c", code + "import helpers.install, helpers.address"], cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code + "import helpers.tools.install, helpers.tools.address"], cwd=ROOT
+    )
     assert done.returncode == 0
 
 
@@ -267,7 +269,7 @@ def copy(tmp_path):
     for folder in ("helpers", "notebooks"):
         (tmp_path / folder).mkdir()
     shutil.copy(ROOT / "README.md", tmp_path)
-    shutil.copy(ROOT / "helpers/set_up_cell.py", tmp_path / "helpers")
+    shutil.copy(ROOT / "helpers/tools/setup_cell.py", tmp_path / "helpers")
     for path in NOTEBOOKS:
         shutil.copy(path, tmp_path / "notebooks")
     return tmp_path

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from helpers import memorization
+from helpers.distributed import Group
 from helpers.generate import generate
 from helpers.memorization import corpus_loss, longest_recitation, loss_floor, measure, recall, whole_corpus_loss
-from helpers.parallel import Group
 from helpers.windows import grid
 from tests.conftest import tiny_gpt, tiny_trainer
 
@@ -52,7 +52,7 @@ def test_published_floors_of_tiny_shakespeare():
     import os
 
     from helpers.data import gpt2_tokenizer, load_corpus
-    from helpers.runs import ROOT
+    from helpers.files import ROOT
 
     if not (os.environ.get("SHAKESPEARE_PATH") or (ROOT / "data/input.txt").exists()):
         pytest.skip("tiny Shakespeare is not here: make data")

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from helpers import int8
 from helpers.config import PROFILES
-from helpers.experiment import new_trainer
 from helpers.generate import generate
 from helpers.memorization import corpus_loss, recall
 from helpers.quantize import quantize_int8
+from helpers.run.experiment import new_trainer
+from helpers.serve import kernels
+from helpers.serve.decoding import with_kernels
 
 PASSAGE = 600  # tokens
 
@@ -29,13 +30,13 @@ def test_muon_learns_in_the_dtype_that_was_chosen(learnt):
     assert recall(model, tokens, 16, 16, places=200).verbatim > 0.9
 
 
-@pytest.mark.parametrize("way", int8.WAYS)
+@pytest.mark.parametrize("way", kernels.WAYS)
 def test_eight_bits_keep_the_memory(learnt, way):
     """Recall within a point, loss within 0.01 nats per token, of fp32."""
-    if way not in int8.ways_here(64, 64, "cpu"):
+    if way not in kernels.ways_here(64, 64, "cpu"):
         pytest.skip(f"PyTorch has no {way} on this machine")
     model, tokens = learnt
-    small = quantize_int8(model, way)
+    small = with_kernels(quantize_int8(model), way)
     assert corpus_loss(small, tokens, 64).mean == pytest.approx(corpus_loss(model, tokens, 64).mean, abs=0.01)
     before, after = (recall(m, tokens, 16, 16, places=500).verbatim for m in (model, small))
     assert after >= before - 0.01

@@ -16,9 +16,9 @@ import sys
 import nbformat
 import pytest
 
-from helpers.execute import VOLATILE
+from helpers.files import ROOT
 from helpers.memorization import measure
-from helpers.runs import ROOT
+from helpers.tools.execute import VOLATILE
 from tests.conftest import tiny_gpt
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -100,7 +100,7 @@ def test_windows_too_short_for_a_recall_do_not_break_notebook_06(tokens):
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 def test_the_set_up_cell_is_the_same_everywhere(source):
     (cell,) = (cell for cell in code(read(source)) if "set-up" in tags(cell))
-    assert cell.source == (ROOT / "helpers/set_up_cell.py").read_text(encoding="utf-8").strip()
+    assert cell.source == (ROOT / "helpers/tools/setup_cell.py").read_text(encoding="utf-8").strip()
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)

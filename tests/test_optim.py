@@ -5,8 +5,8 @@ import torch
 
 from helpers import optim, runtime
 from helpers.config import Recipe
+from helpers.distributed import Group
 from helpers.optim import Muon, beta1, build_optimizers, lr_share, muon_dtype, orthogonalize
-from helpers.parallel import Group
 from helpers.runtime import Runtime
 from tests.conftest import CPU, tiny_gpt
 

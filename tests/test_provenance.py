@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from helpers.provenance import Span, Trace, VerbatimIndex, found_share
+from helpers.serve.provenance import Span, Trace, VerbatimIndex, found_share
 from helpers.tokenizer import CharTokenizer
 
 BOOK = (

@@ -7,21 +7,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers import int8
 from helpers.checkpoint import CheckpointError, save_checkpoint
 from helpers.generate import generate
 from helpers.memorization import corpus_loss
-from helpers.quantize import FORMATS, load_to_write, products_of, quantize_int8, ready_to_write, round_rows, save_int8
+from helpers.quantize import quantize_int8, quantize_rows, save_int8
+from helpers.serve import kernels
+from helpers.serve.decoding import FORMATS, for_decoding, load_for_decoding, products_of, with_kernels
 from tests.conftest import same, tiny_gpt
 
 IDX = torch.tensor([[1, 2, 3, 49, 7], [8, 9, 0, 0, 11]])
 
 
-HERE = int8.ways_here(64, 64, "cpu")
-INTEGERS = [name for name in HERE if issubclass(int8.WAYS[name], int8._Integers)]
+HERE = kernels.ways_here(64, 64, "cpu")
+INTEGERS = [name for name in HERE if issubclass(kernels.WAYS[name], kernels._Integers)]
 
 
-@pytest.fixture(params=[None, *int8.WAYS])
+@pytest.fixture(params=[None, *kernels.WAYS])
 def path(request):
     """What this machine chooses by itself (None), and every way to multiply that it has."""
     if request.param and request.param not in HERE:
@@ -32,7 +33,7 @@ def path(request):
 def test_rounding_is_off_by_half_a_step_at_most():
     x = torch.randn(7, 33, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 3, 7)[:, None]
     x[3] = 0
-    q, scale = round_rows(x)
+    q, scale = quantize_rows(x)
     assert q.dtype == torch.int8
     assert scale.shape == (7, 1)
     assert ((q * scale - x).abs() <= scale * 0.5001).all()
@@ -42,15 +43,15 @@ def test_rounding_is_off_by_half_a_step_at_most():
 def test_logits_are_near_those_of_full_precision(path):
     model = tiny_gpt(seed=2, scale=3.0, n_embd=64)
     with torch.no_grad():
-        exact, rounded = model(IDX)[0], quantize_int8(model, path)(IDX)[0]
+        exact, rounded = model(IDX)[0], with_kernels(quantize_int8(model), path)(IDX)[0]
     assert not torch.equal(exact, rounded)
-    integers = int8.WAYS.get(path, int8.MultipliedOut)
-    levels = integers.exact_levels() if issubclass(integers, int8._Integers) else 127  # 63 where there is no VNNI
+    integers = kernels.WAYS.get(path, kernels.Dequantized)
+    levels = integers.exact_levels() if issubclass(integers, kernels._Integers) else 127  # 63 where there is no VNNI
     assert (exact - rounded).std() < 0.03 * 127 / levels * exact.std(), path
 
 
 def test_a_text_does_not_depend_on_its_neighbours_or_its_cache(path):
-    model = quantize_int8(tiny_gpt(seed=2, scale=5.0), path)
+    model = with_kernels(quantize_int8(tiny_gpt(seed=2, scale=5.0)), path)
     together = generate(model, IDX, 30, temperature=0)
     for row, alone in zip(together, IDX, strict=True):
         assert torch.equal(row, generate(model, alone[None], 30, temperature=0)[0]), path
@@ -58,9 +59,9 @@ def test_a_text_does_not_depend_on_its_neighbours_or_its_cache(path):
 
 def test_the_first_requests_may_come_together(path):
     model = tiny_gpt(seed=2, scale=5.0)
-    alone = quantize_int8(model, path)(IDX)[0]
+    alone = with_kernels(quantize_int8(model), path)(IDX)[0]
     for _ in range(5):
-        fresh = quantize_int8(model, path)
+        fresh = with_kernels(quantize_int8(model), path)
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(lambda _, fresh=fresh: fresh(IDX)[0], range(8)))
         assert all(torch.equal(logits, alone) for logits in found), path
@@ -72,15 +73,15 @@ def test_integer_kernels_add_exactly_and_agree_to_the_last_bit(name):
     g = torch.Generator().manual_seed(0)
     for rows, n_in, n_out in ((1, 300, 40), (3, 300, 513), (64, 3072, 70)):
         w = torch.randint(-127, 128, (n_out, n_in), generator=g, dtype=torch.int8)
-        kernel = int8.WAYS[name](w, torch.ones(n_out, 1))
+        kernel = kernels.WAYS[name](w, torch.ones(n_out, 1))
         assert kernel.levels in (127, 63)
         q = torch.randint(-kernel.levels, kernel.levels + 1, (rows, n_in), generator=g)
         assert torch.equal(kernel.product(q.float()).double(), (q @ w.long().t()).float().double())
         x, scale = torch.randn(rows, n_in, generator=g), torch.rand(n_out, 1, generator=g)
         x[0] = 0
-        found = [int8.WAYS[other](w, scale) for other in INTEGERS]
+        found = [kernels.WAYS[other](w, scale) for other in INTEGERS]
         alike = [product(x) for product in found if product.levels == kernel.levels]
-        assert all(torch.equal(y, int8.WAYS[name](w, scale)(x)) for y in alike)
+        assert all(torch.equal(y, kernels.WAYS[name](w, scale)(x)) for y in alike)
         for product in found:
             many, alone = product(x), product(x[-1:])
             assert rows < 3 or torch.equal(many[-2:], product(x[-2:])), "a row asks no neighbour"
@@ -93,31 +94,31 @@ SHAPES = [(768, 3072), (3072, 768), (768, 768), (768, 50257), (128, 384), (128, 
 @pytest.mark.parametrize(("n_in", "n_out"), SHAPES)
 def test_the_way_that_is_taken_is_no_slower_than_the_plain_one(n_in, n_out):
     """As it was timed, once, here: the first edition took oneDNN's reference code, a thousand times slower."""
-    name, why = int8.fastest(n_in, n_out)
-    seconds = int8.timed(n_in, n_out, "cpu")
-    (row, rows), (plain_row, plain_rows) = seconds[name], seconds["multiplied out"]
+    name, why = kernels.fastest(n_in, n_out)
+    seconds = kernels.timed(n_in, n_out, "cpu")
+    (row, rows), (plain_row, plain_rows) = seconds[name], seconds["dequantized"]
     assert row <= plain_row
-    assert rows <= int8.NOISE * plain_rows
+    assert rows <= kernels.NOISE * plain_rows
     assert why.startswith(f"{n_in:,} -> {n_out:,}: {name}, ")
-    assert int8.fastest(n_in, n_out) == (name, why), "timed once"
+    assert kernels.fastest(n_in, n_out) == (name, why), "timed once"
 
 
 def test_the_choice_follows_the_clock(monkeypatch):
     def seconds(**ways):
-        monkeypatch.setattr(int8, "timed", lambda *_: {"multiplied out": (2.0, 20.0), **ways})
-        return int8.fastest(768, 768)[0]
+        monkeypatch.setattr(kernels, "timed", lambda *_: {"dequantized": (2.0, 20.0), **ways})
+        return kernels.fastest(768, 768)[0]
 
-    assert seconds() == "multiplied out"
+    assert seconds() == "dequantized"
     assert seconds(fbgemm=(1.0, 10.0), onednn=(1.5, 5.0)) == "fbgemm"
     assert seconds(fbgemm=(1.9, 10.0), onednn=(1.5, 5.0)) == "onednn"
-    assert seconds(onednn=(1.0, 3890.0)) == "multiplied out", "fast for one row, reference code for many"
-    assert seconds(onednn=(39.0, 1.0)) == "multiplied out", "and the other way round"
+    assert seconds(onednn=(1.0, 3890.0)) == "dequantized", "fast for one row, reference code for many"
+    assert seconds(onednn=(39.0, 1.0)) == "dequantized", "and the other way round"
 
 
 def test_timing_takes_milliseconds():
-    int8.timed.cache_clear()
+    kernels.timed.cache_clear()
     start = time.perf_counter()
-    int8.timed(128, 384, "cpu")
+    kernels.timed(128, 384, "cpu")
     assert time.perf_counter() - start < 3, "the ways times the rows times 20 ms, and the packing"
 
 
@@ -128,7 +129,7 @@ def test_every_shape_of_a_model_says_how_it_is_multiplied():
 
 def test_every_matrix_is_stored_in_8_bits_and_once(tmp_path, path):
     model = tiny_gpt(seed=2, n_embd=64)
-    small = quantize_int8(model, path)
+    small = with_kernels(quantize_int8(model), path)
     generate(small, IDX, 2)  # which lays matrices out for the kernel
     state = load_file(save_int8(tmp_path / "int8", small, {}) / "model.safetensors")
     matrices = [p for p in model.parameters() if p.ndim == 2]
@@ -140,11 +141,11 @@ def test_every_matrix_is_stored_in_8_bits_and_once(tmp_path, path):
 
 
 def test_what_was_saved_computes_the_same_bits(tmp_path, path):
-    small = quantize_int8(tiny_gpt(seed=2, scale=3.0), path)
+    small = with_kernels(quantize_int8(tiny_gpt(seed=2, scale=3.0)), path)
     with torch.no_grad():
         before = small(IDX)[0]
         save_int8(tmp_path / "int8", small, {"window": 16})
-        again, meta = load_to_write(tmp_path / "int8", "int8", path)
+        again, meta = load_for_decoding(tmp_path / "int8", "int8", path)
         assert torch.equal(again(IDX)[0], before), path
         assert torch.equal(small(IDX)[0], before)
     assert (meta["weights"], meta["window"]) == ("int8", 16)
@@ -154,7 +155,7 @@ def test_what_was_saved_computes_the_same_bits(tmp_path, path):
 def test_a_model_that_is_ready_to_write_says_the_same(weights, tokens):
     model = tiny_gpt(seed=2, scale=3.0)
     before = [p.clone() for p in model.parameters()]
-    ready = ready_to_write(model, weights)
+    ready = for_decoding(model, weights)
     with torch.no_grad():
         near = {"fp32": 1e-5, "bf16": 0.1, "int8": 0.3}[weights]
         assert (ready(IDX)[0].float() - model(IDX)[0]).abs().max() < near
@@ -166,20 +167,20 @@ def test_a_model_that_is_ready_to_write_says_the_same(weights, tokens):
 
 def test_the_table_is_still_the_head():
     for weights in ("fp32", "bf16"):
-        ready = ready_to_write(tiny_gpt(), weights)
+        ready = for_decoding(tiny_gpt(), weights)
         assert ready.lm_head.weight is ready.transformer.wte.weight
 
 
 def test_formats_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(ValueError, match="int4"):
-        ready_to_write(tiny_gpt(), "int4")
+        for_decoding(tiny_gpt(), "int4")
     save_int8(tmp_path / "int8", quantize_int8(tiny_gpt()), {})
     with pytest.raises(CheckpointError, match="holds 8-bit weights; fp32 needs the checkpoint"):
-        load_to_write(tmp_path / "int8", "fp32")
+        load_for_decoding(tmp_path / "int8", "fp32")
     content = (tmp_path / "int8/model.safetensors").read_bytes()
     (tmp_path / "int8/model.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match=r"damaged .*quantise again"):
-        load_to_write(tmp_path / "int8", "int8")
+        load_for_decoding(tmp_path / "int8", "int8")
     save_checkpoint(tmp_path / "fp32", tiny_gpt(), {"weights": "int8"})  # says what it is not
     with pytest.raises(CheckpointError, match="damaged"):
-        load_to_write(tmp_path / "fp32", "int8")
+        load_for_decoding(tmp_path / "fp32", "int8")

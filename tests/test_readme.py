@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from helpers import data, interop
-from helpers.__main__ import parser
 from helpers.checkpoint import save_checkpoint
 from helpers.config import PROFILES, RECIPES
 from helpers.data import gpt2_tokenizer, load_corpus
+from helpers.files import ROOT
 from helpers.memorization import loss_floor
-from helpers.record import recorded
-from helpers.runs import ROOT
+from helpers.run.report import recorded
+from helpers.tools.cli import parser
 from tests.commands import command
 from tests.conftest import tiny_gpt
 from tests.test_bad_input import BOOK, Case

@@ -4,16 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from helpers import __main__ as program
-from helpers import record
 from helpers.checkpoint import CheckpointError
 from helpers.config import pick_profile
 from helpers.data import load_corpus
-from helpers.experiment import describe, new_trainer, read
-from helpers.record import describe_run, record_run, recorded, write_samples
-from helpers.runlog import RunLog, Step
-from helpers.runs import ROOT, read_json, write_json
-from helpers.session import Session
+from helpers.files import ROOT, read_json, write_json
+from helpers.run import report
+from helpers.run.experiment import describe, new_trainer, read
+from helpers.run.log import RunLog
+from helpers.run.report import describe_run, record_run, recorded, write_samples
+from helpers.run.session import Session
+from helpers.tools import cli as program
+from helpers.train import Step
 from tests.commands import command
 from tests.conftest import tiny_gpt, tiny_trainer
 
@@ -30,9 +31,9 @@ def finished(folder):
 def test_a_finished_run_is_copied_without_its_weights_and_read_back(tmp_path, monkeypatch):
     run = finished(tmp_path / "run")
     (run / "checkpoint").mkdir()
-    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "ROOT", tmp_path)
     assert record_run(run, tmp_path / "data/runs/mine").endswith("mine: 1 steps, loss on the grid 0.2500")
-    assert sorted(p.name for p in (tmp_path / "data/runs/mine").iterdir()) == sorted(record.FILES)
+    assert sorted(p.name for p in (tmp_path / "data/runs/mine").iterdir()) == sorted(report.FILES)
     (found,) = recorded("m*").values()
     assert found["run"] == {"seed": 1}
     assert found["metrics"]["loss_grid"] == 0.25
@@ -95,12 +96,12 @@ def test_samples_begin_with_the_books_first_line_and_repeat(tmp_path, gpt2):
     first = (tmp_path / "a").read_text(encoding="utf-8")
     assert first.startswith("=== temperature 0, prompt 'First Citizen:\\n'\nFirst Citizen:\n")
     assert first == (tmp_path / "b").read_text(encoding="utf-8")
-    assert first.count("=== temperature") == 2 * (1 + len(record.PROMPTS))
+    assert first.count("=== temperature") == 2 * (1 + len(report.PROMPTS))
 
 
 def test_what_is_recorded_here_is_whole_and_small():
     for folder in (ROOT / "data/runs").iterdir():
         if folder.is_dir():
-            assert sorted(p.name for p in folder.iterdir()) == sorted(record.FILES), folder
+            assert sorted(p.name for p in folder.iterdir()) == sorted(report.FILES), folder
             assert sum(p.stat().st_size for p in folder.iterdir()) < 2**20, folder
     assert recorded()

@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from helpers.execute import NotebookError, refresh_notebook, run_notebook, write_html
-from helpers.runs import ROOT
+from helpers.files import ROOT
+from helpers.tools.execute import NotebookError, refresh_notebook, run_notebook, write_html
 
 
 def notebook(path, *cells: str):
@@ -111,7 +111,7 @@ def test_make_runs_the_notebooks_in_order_one_after_the_other():
 
 def test_the_limit_of_a_cell_is_set_from_the_command_line():
     assert "--cell-limit" not in make("-n", "-B", "run-all", "PYTHON=python"), "the profile's own"
-    runs = re.findall(r"helpers.execute run .*", make("-n", "-B", "run-all", "PYTHON=python", "CELL_LIMIT=9"))
+    runs = re.findall(r"helpers.tools.execute run .*", make("-n", "-B", "run-all", "PYTHON=python", "CELL_LIMIT=9"))
     assert len(runs) == 6
     assert all(line.endswith("--profile demo --cell-limit 9") for line in runs)
     assert re.search(
@@ -119,7 +119,7 @@ def test_the_limit_of_a_cell_is_set_from_the_command_line():
     )
     for arguments, seconds in (([], 600), (["CELL_LIMIT=9"], 9)):
         line = make("-n", "test", "PYTHON=python", *arguments).replace("\\\n", "")
-        assert re.search(rf"-p helpers.watch_tests notebooks tests\s.*--nbval .* --nbval-cell-timeout {seconds}\n", line)
+        assert re.search(rf"-p tests.watching notebooks tests\s.*--nbval .* --nbval-cell-timeout {seconds}\n", line)
 
 
 def test_refresh_is_of_the_demo_profile_and_refuses_another():
@@ -128,9 +128,9 @@ def test_refresh_is_of_the_demo_profile_and_refuses_another():
     done = subprocess.run([*line, "-n"], cwd=ROOT, env=bare_make(), capture_output=True, text=True)
     assert done.returncode != 0
     assert "refresh re-makes the outputs of the demo profile: leave PROFILE=laptop out" in done.stderr
-    assert "helpers.execute" not in done.stdout
+    assert "helpers.tools.execute" not in done.stdout
     assert re.search(
-        r"helpers.execute refresh notebooks/01_.*06_\w+\.ipynb *\n.*runs/demo/figures", make("-n", "refresh")
+        r"helpers.tools.execute refresh notebooks/01_.*06_\w+\.ipynb *\n.*runs/demo/figures", make("-n", "refresh")
     )
 
 

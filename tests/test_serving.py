@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from helpers.app import LOOK, QUIET, _as_html, _as_json, _curve, build_app
 from helpers.checkpoint import CheckpointError, save_checkpoint
 from helpers.config import PROFILES, TARGET
 from helpers.data import load_corpus
+from helpers.files import ROOT, write_json
 from helpers.generate import Decoder
-from helpers.runs import ROOT, write_json
-from helpers.serving import Answer, Answers, Limits, Request, RequestError, Served
-from helpers.space import NEEDED, _with_imports, write_space
+from helpers.serve.engine import Answer, Answers, Limits, Request, RequestError, Served
+from helpers.serve.page import LOOK, QUIET, _as_html, _as_json, _curve, build_app
+from helpers.serve.space import NEEDED, _with_imports, write_space
 from tests.commands import command
 from tests.conftest import tiny_gpt
 

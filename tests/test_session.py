@@ -16,16 +16,17 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from helpers import checkpoint
+from helpers import files
 from helpers.checkpoint import has_checkpoint, read_meta
 from helpers.config import PROFILES, GPTConfig
-from helpers.errors import LostError, PlaceError, StoppedError
-from helpers.guard import RefusedError, forecast
+from helpers.distributed import Group
+from helpers.errors import LostError, StoppedError
+from helpers.files import PlaceError
 from helpers.model import GPT
-from helpers.parallel import Group
-from helpers.runlog import read_log
-from helpers.session import Session
-from helpers.signals import stopped_by_signals
+from helpers.run.log import read_log
+from helpers.run.preflight import RefusedError, forecast
+from helpers.run.session import Session
+from helpers.run.signals import stopped_by_signals
 from helpers.train import load_checkpoint
 from tests.commands import Done, Process, command
 from tests.conftest import same, tiny_trainer
@@ -389,7 +390,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_clearly(calm, tmp_path, dama
 def test_a_save_that_takes_long_is_made_seldom(tokens, tmp_path, monkeypatch):
     """Fifteen times what it took lies between two, so that a slow Drive costs a sixteenth of the run at most."""
     clock = iter(range(10**6))
-    monkeypatch.setattr("helpers.session.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("helpers.run.session.time.perf_counter", lambda: float(next(clock)))
     run = session(tmp_path, tokens, save_seconds=2.0)
     assert run._due(3, saved_at=next(clock) - 2.0)
     run._save_took = 10.0
@@ -398,7 +399,7 @@ def test_a_save_that_takes_long_is_made_seldom(tokens, tmp_path, monkeypatch):
 
 
 def test_on_drive_the_log_grows_elsewhere_and_comes_with_the_checkpoint(tokens, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "DRIVE", tmp_path / "drive")
+    monkeypatch.setattr(files, "DRIVE", tmp_path / "drive")
     folder = tmp_path / "drive/MyDrive/run"
     run = session(folder, tokens, tiny_trainer(tokens, steps=12), save_every=5)
     run.begin()
@@ -440,7 +441,9 @@ def test_a_large_models_measurements_cost_a_tenth_of_its_training(tmp_path):
 def test_a_large_model_is_measured_on_one_grid_until_the_last_quarter(tokens, monkeypatch, tmp_path):
     run = large(tokens, monkeypatch, tmp_path, steps=40, batch_size=64)
     asked = []
-    monkeypatch.setattr("helpers.session.whole_corpus_loss", lambda *given: asked.append(given[3]) or 1.0 / len(asked))
+    monkeypatch.setattr(
+        "helpers.run.session.whole_corpus_loss", lambda *given: asked.append(given[3]) or 1.0 / len(asked)
+    )
     run.begin()
     run.run()
     assert list(run.measured) == list(range(4, 41, 4))
@@ -458,7 +461,7 @@ def test_the_best_of_a_large_model_is_one_that_was_measured_in_full(tokens, monk
 
 def test_the_first_steps_foretell_the_report_and_the_saves_too(tokens, tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr("helpers.session.forecast", lambda *given: told.append(given) or forecast(*given))
+    monkeypatch.setattr("helpers.run.session.forecast", lambda *given: told.append(given) or forecast(*given))
     run = session(tmp_path, tokens, tiny_trainer(tokens, steps=40), save_seconds=1.0)
     run.begin()
     run.run()

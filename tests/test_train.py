@@ -9,9 +9,9 @@ import torch
 
 from helpers import optim, train
 from helpers.checkpoint import CheckpointError
-from helpers.runlog import RunLog, Step, read_log, stop_step
+from helpers.run.log import RunLog, read_log, stop_step
 from helpers.runtime import Runtime
-from helpers.train import save_checkpoint
+from helpers.train import Step, save_checkpoint
 from tests.conftest import CPU, same, tiny_trainer
 
 

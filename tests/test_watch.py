@@ -17,11 +17,11 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from xdist.remote import Producer
 
-from helpers import execute, watch
-from helpers.execute import NotebookError, refresh_notebook, run_notebook
-from helpers.kernel import Kernel
-from helpers.runs import ROOT, read_json, write_json
-from helpers.watch import Watch, Work, usual_of, usual_seconds
+from helpers.files import ROOT, read_json, write_json
+from helpers.tools import execute, watch
+from helpers.tools.execute import NotebookError, refresh_notebook, run_notebook
+from helpers.tools.kernel import Kernel
+from helpers.tools.watch import Watch, Work, usual_of, usual_seconds
 from tests.conftest import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
 WHO = """import os, pathlib, subprocess
@@ -183,7 +183,7 @@ def test_make_run_all_shows_the_cell_on_a_real_terminal_and_ends_with_the_line_o
     nb.cells[0].metadata["tags"] = ["parameters"]
     nbformat.write(nb, source)
     ours, theirs = pty.openpty()
-    line = [sys.executable, "-m", "helpers.execute", "run", str(source), str(tmp_path / "out.ipynb")]
+    line = [sys.executable, "-m", "helpers.tools.execute", "run", str(source), str(tmp_path / "out.ipynb")]
     done = subprocess.Popen(line, cwd=ROOT, stdout=theirs, stderr=subprocess.PIPE, text=True)
     os.close(theirs)
     text = ""
@@ -241,7 +241,7 @@ def test_what_is_committed_as_usual_names_cells_that_exist():
 
 
 def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", "pytest", "-p", "helpers.watch_tests", str(folder), "--rootdir", str(folder)]
+    line = [sys.executable, "-m", "pytest", "-p", "tests.watching", str(folder), "--rootdir", str(folder)]
     line += ["--nbval", "--nbval-current-env", "--color=no", "-c", os.devnull, *options]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True)

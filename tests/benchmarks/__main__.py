@@ -7,7 +7,7 @@ Machines are noisy and shared, so only ratios count. Prints a table and writes b
 import sys
 
 from helpers.data import DataError
-from helpers.runs import ROOT, write_json
+from helpers.files import ROOT, write_json
 from tests.benchmarks import char_baseline, decoding, page, recipes, throughput
 
 EVERY = {

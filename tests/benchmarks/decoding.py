@@ -21,12 +21,12 @@ import torch
 
 from helpers.config import GPTConfig, Recipe
 from helpers.data import gpt2_tokenizer, load_corpus
+from helpers.files import ROOT
 from helpers.generate import generate
 from helpers.model import GPT
-from helpers.provenance import VerbatimIndex
-from helpers.quantize import ready_to_write
-from helpers.runs import ROOT
 from helpers.runtime import pick_runtime, set_up
+from helpers.serve.decoding import for_decoding
+from helpers.serve.provenance import VerbatimIndex
 from helpers.train import Trainer, load_checkpoint, save_checkpoint
 from helpers.windows import Windows
 from tests.benchmarks.turns import take_turns
@@ -84,7 +84,7 @@ def contestant(name: str, model: GPT, index: VerbatimIndex) -> Callable[[torch.T
         return lambda idx: theirs.generate(idx, attention_mask=torch.ones_like(idx), **how)
     if who == "without a cache":
         return lambda idx: without_cache(model, idx)
-    ready, draft = ready_to_write(model, dtype), index.continuation if who == "ours speculative" else None
+    ready, draft = for_decoding(model, dtype), index.continuation if who == "ours speculative" else None
     return lambda idx: generate(ready, idx, NEW, temperature=0, draft=draft)
 
 

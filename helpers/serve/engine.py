@@ -13,12 +13,13 @@ import torch
 from helpers.checkpoint import read_meta
 from helpers.data import DataError, gpt2_tokenizer, load_corpus
 from helpers.errors import SeriesError
-from helpers.generate import Decoder, Sampling, stream_text
+from helpers.files import read_json
+from helpers.generate import Decoder, Sampling
 from helpers.model import GPT
-from helpers.provenance import Trace, VerbatimIndex
-from helpers.quantize import FORMATS, load_to_write
-from helpers.runlog import read_log
-from helpers.runs import read_json
+from helpers.run.log import read_log
+from helpers.serve.decoding import FORMATS, load_for_decoding
+from helpers.serve.provenance import Trace, VerbatimIndex
+from helpers.serve.stream import stream_text
 
 
 class RequestError(SeriesError, ValueError):
@@ -139,7 +140,7 @@ class Served:
             raise RequestError(f"{str(weights)[:20]} weights on {str(device)[:20]} are not served here: {offered}.")
         with self._lock:
             if (weights, device) not in self._models:
-                model, _ = load_to_write(self.folder / "best", weights)
+                model, _ = load_for_decoding(self.folder / "best", weights)
                 self._models[weights, device] = model.to(device)
             return self._models[weights, device]
 

@@ -1,4 +1,4 @@
-"""Install what the series needs and this interpreter lacks, and nothing else: `python -m helpers.install [--dev]`.
+"""Install what the series needs and this Python lacks, and nothing else: `python -m helpers.tools.install [--dev]`.
 
 For Colab, Kaggle and conda, whose packages are chosen to fit together: all that is there is named to pip as a
 constraint, so that it stays as it is, torch above all. Imports nothing that might be missing.
@@ -12,7 +12,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OLDEST = {"torch": (2, 10), "gradio": (5, 0)}  # the first that the series was written for
 HEADLESS = "# headless"  # above this line of requirements.txt stands what a notebook needs that is merely opened
 OPTIONAL = {  # most works without

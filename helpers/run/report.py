@@ -3,6 +3,7 @@
 import platform
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,10 @@ import torch
 
 from helpers.checkpoint import CheckpointError
 from helpers.data import BPETokenizer
-from helpers.errors import writing
+from helpers.files import ROOT, read_json, writing
 from helpers.generate import generate
 from helpers.model import GPT
-from helpers.runlog import read_log
-from helpers.runs import ROOT, read_json
+from helpers.run.log import read_log
 from helpers.runtime import card
 from helpers.train import Trainer
 
@@ -96,3 +96,19 @@ def recorded(pattern: str = "*") -> dict[str, dict[str, Any]]:
         }
         for f in folders
     }
+
+
+def verdict(checks: dict[str, bool], reached: Iterable[str] = (), measured: bool = True) -> str:
+    """A line a check, to print. Raises RuntimeError, naming them, if any failed (an `assert` would vanish under -O).
+
+    reached: those that depend on what training reached; unless `measured`, no run has shown that they hold, and one
+    that fails is said and not raised. ValueError for a name that is no check.
+    """
+    if unknown := set(reached) - set(checks):
+        raise ValueError(f"no such check: {'; '.join(sorted(unknown))}")
+    hoped = () if measured else set(reached)
+    failed = [name for name, passed in checks.items() if not passed]
+    if broken := [name for name in failed if name not in hoped]:
+        raise RuntimeError(f"not as promised: {'; '.join(broken)}")
+    note = " (a hope: this profile has not been measured before)"
+    return "\n".join(f"{name}: {bool(passed)}{note if name in failed else ''}" for name, passed in checks.items())

@@ -11,10 +11,10 @@ from torch import Tensor
 from helpers.checkpoint import has_checkpoint, load_checkpoint
 from helpers.config import Experiment, Profile
 from helpers.data import BPETokenizer, Corpus, gpt2_tokenizer, load_corpus
+from helpers.distributed import Group
 from helpers.model import GPT
-from helpers.parallel import Group
+from helpers.run.session import Say, Session
 from helpers.runtime import pick_runtime
-from helpers.session import Say, Session
 from helpers.train import Trainer
 from helpers.windows import Windows
 

@@ -12,10 +12,14 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from helpers.checkpoint import CheckpointError, clear_checkpoint, has_checkpoint, load_weights, on_drive, read_meta
+from helpers.checkpoint import CheckpointError, clear_checkpoint, has_checkpoint, load_weights, read_meta
 from helpers.data import gpt2_tokenizer
-from helpers.errors import LostError, SeriesError, StoppedError, writing
-from helpers.guard import (
+from helpers.distributed import of_a_lost_process
+from helpers.errors import LostError, SeriesError, StoppedError
+from helpers.files import on_drive, write_json, writing
+from helpers.memorization import measure, whole_corpus_loss
+from helpers.run.log import RunLog, stop_step, tokens_seen
+from helpers.run.preflight import (
     PROBE_STEPS,
     RefusedError,
     flops_per_token,
@@ -24,12 +28,8 @@ from helpers.guard import (
     peak_memory,
     refuse_over_budget,
 )
-from helpers.memorization import measure, whole_corpus_loss
-from helpers.parallel import of_a_lost_process
-from helpers.record import describe_run, write_samples
-from helpers.runlog import RunLog, Step, stop_step, tokens_seen
-from helpers.runs import write_json
-from helpers.train import Trainer, save_checkpoint
+from helpers.run.report import describe_run, write_samples
+from helpers.train import Step, Trainer, save_checkpoint
 
 Say = Callable[[str], None]
 

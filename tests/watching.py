@@ -1,4 +1,4 @@
-"""A pytest plugin, `-p helpers.watch_tests`: which test or cell runs, while it takes long, and the end of a hang.
+"""A pytest plugin, `-p tests.watching`: which test or cell runs, while it takes long, and the end of a hang.
 
 nbval makes an item of every cell. After --nbval-cell-timeout seconds a cell that hangs fails with its notebook, its
 source and its stack, and its kernel is ended; a test that hangs ends the run.
@@ -21,9 +21,9 @@ from typing import Any
 import psutil
 import pytest
 
-from helpers.kernel import Kernel, end_family, name_cells
-from helpers.runs import ROOT
-from helpers.watch import GRACE, Watch, Work, hang_line, usual_of, usual_seconds
+from helpers.files import ROOT
+from helpers.tools.kernel import Kernel, end_family, name_cells
+from helpers.tools.watch import GRACE, Watch, Work, hang_line, usual_of, usual_seconds
 
 _STDERR = os.fdopen(os.dup(2), "w")  # before pytest captures it
 SECONDS = "watch/seconds"  # in pytest's cache: what each test took the last time
@@ -42,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The cells that a worker runs are watched there, because it has started their kernels.
     """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell leaves it to what it starts in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         if hasattr(faulthandler, "register"):
             faulthandler.register(signal.SIGUSR1, file=_STDERR)

@@ -1,26 +1,15 @@
 """The log of a run: a record a step, a CSV file that survives a kill, and the rules that say when a run is done."""
 
 import csv
+import io
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 from helpers.checkpoint import CheckpointError
-from helpers.errors import writing
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one optimizer step did."""
-
-    number: int  # 1, 2, …
-    loss: float  # mean over the step's tokens, before the update, in nats
-    lr: float  # AdamW's learning rate
-    norm: float  # gradient norm before clipping
-    dt: float  # seconds
-    tokens: int  # tokens predicted in this step
+from helpers.files import atomic_write, writing
+from helpers.train import Step
 
 
 class RunLog:
@@ -63,14 +52,11 @@ class RunLog:
         return [row[name] for row in self.rows]
 
     def _rewrite(self) -> None:
-        aside = self.path.with_name(self.path.name + ".partial")
-        with writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, self.COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(self.rows)
-            aside.replace(self.path)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        atomic_write(self.path, text.getvalue())
 
 
 def tokens_seen(rows: Iterable[dict[str, float]]) -> list[int]:

@@ -1,7 +1,7 @@
 """Products with 8-bit weights: the ways that PyTorch has on this machine, and the fastest of them, found by timing.
 
 Which way is fast depends on the processor, by factors of a thousand: a kernel that is exact everywhere can be
-reference code on the next machine. So none is taken unseen, and none that is slower than weights multiplied out.
+reference code on the next machine. So none is taken unseen, and none that is slower than weights dequantized.
 """
 
 import math
@@ -10,10 +10,10 @@ import warnings
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.runtime import seconds_of
+from helpers.quantize import Dequantized
+from helpers.runtime import seconds_in_turns
 
 TOKEN, PROMPT = 1, 64  # rows of x that a way is timed with: what writing and what reading multiply
 NOISE = 1.1  # times that a timing may be off
@@ -21,18 +21,6 @@ LARGE = 512  # columns and rows, from which on a model does not stay in the cach
 CACHES = 8 * 2**20  # bytes of int8 weights that do not stay in a core's caches
 COLUMNS = 8192  # a wider matrix is timed by so many of its columns
 _PACKING = threading.Lock()  # PyTorch's choice of engine, and its warnings, belong to all threads
-
-
-class MultipliedOut:
-    """The plain way: the weights in full precision again, made once; then a product as any other."""
-
-    def __init__(self, weight: Tensor, scale: Tensor) -> None:
-        """weight: int8 (out, in); scale: float32 (out, 1)."""
-        self.weight = (weight * scale).t().contiguous().t()  # column after column: a single row reads that fastest
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(…, in) -> (…, out)."""
-        return F.linear(x, self.weight.to(x.dtype))
 
 
 class _Integers:
@@ -137,9 +125,9 @@ class WeightOnly:
         return y.to(x.dtype).view(*x.shape[:-1], -1)
 
 
-Product = MultipliedOut | Fbgemm | Onednn | WeightOnly
+Product = Dequantized | Fbgemm | Onednn | WeightOnly
 WAYS: dict[str, type[Product]] = {
-    "multiplied out": MultipliedOut,
+    "dequantized": Dequantized,
     "fbgemm": Fbgemm,
     "onednn": Onednn,
     "weight only": WeightOnly,
@@ -163,7 +151,7 @@ def ways_here(n_in: int, n_out: int, device: str, copies: int = 1) -> dict[str, 
             y = products[0](x)
         except (AttributeError, NotImplementedError, RuntimeError, TypeError):
             continue
-        exact = found["multiplied out"][0](x) if found else y
+        exact = found["dequantized"][0](x) if found else y
         if (y - exact).norm() <= 0.03 * exact.norm():
             found[name] = products
     return found
@@ -179,11 +167,11 @@ def timed(n_in: int, n_out: int, device: str) -> dict[str, tuple[float, float]]:
     columns = min(n_out, COLUMNS)
     copies = -(-CACHES // (n_in * columns)) if min(n_in, n_out) >= LARGE else 1
     x, many = (torch.ones(n, n_in, device=device) for n in (TOKEN, PROMPT))  # no random number is drawn: runs repeat
-    seconds = {}
-    for name, products in ways_here(n_in, columns, device, copies).items():
-        row = seconds_of(lambda products=products: [p(x) for p in products], device) / copies
-        seconds[name] = row, seconds_of(lambda p=products[0]: p(many), device)
-    return {name: (a * n_out / columns, b * n_out / columns) for name, (a, b) in seconds.items()}
+    ways = ways_here(n_in, columns, device, copies)
+    row = seconds_in_turns([lambda products=products: [p(x) for p in products] for products in ways.values()], device)
+    rows = seconds_in_turns([lambda p=products[0]: p(many) for products in ways.values()], device)
+    share = n_out / columns
+    return {name: (a / copies * share, b * share) for name, a, b in zip(ways, row, rows, strict=True)}
 
 
 def fastest(n_in: int, n_out: int, device: str = "cpu") -> tuple[str, str]:
@@ -193,12 +181,12 @@ def fastest(n_in: int, n_out: int, device: str = "cpu") -> tuple[str, str]:
     PROMPT tokens at once and then writes as many, one at a time, in the shortest time. The plain way if none is.
     """
     seconds = timed(n_in, n_out, device)
-    plain = seconds["multiplied out"]
+    plain = seconds["dequantized"]
     better = {name: s for name, s in seconds.items() if s[0] < plain[0] and s[1] <= NOISE * plain[1]}
-    name = min(better, key=lambda way: PROMPT * better[way][0] + better[way][1], default="multiplied out")
-    if name != "multiplied out":
+    name = min(better, key=lambda way: PROMPT * better[way][0] + better[way][1], default="dequantized")
+    if name != "dequantized":
         gain = (before / now for before, now in zip(plain, seconds[name], strict=True))
-        why = "{:.1f} times as fast as multiplied out for one row, {:.1f} for {}".format(*gain, PROMPT)
+        why = "{:.1f} times as fast as dequantized for one row, {:.1f} for {}".format(*gain, PROMPT)
     else:
         rival = min((s[0] for way, s in seconds.items() if way != name), default=math.inf)
         why = f"the best other way takes {rival / plain[0]:.1f} times as long for one row, or longer for {PROMPT}"

@@ -19,6 +19,6 @@ if not found:
         raise RuntimeError(f"{REPOSITORY} cannot be cloned: set SERIES_REPOSITORY to the address of the series")
 sys.path.insert(0, str((found or [clone])[0]))
 
-from helpers.install import prepare
+from helpers.tools.install import prepare
 
 prepare()

@@ -1,0 +1,1 @@
+"""A training run as a product: its folder, its log, what is checked before it, what it reports."""

@@ -1,0 +1,82 @@
+"""Weights laid out for decoding, one token at a time, in the formats that are served."""
+
+import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from helpers.checkpoint import CheckpointError, load_checkpoint, read_meta
+from helpers.model import GPT
+from helpers.quantize import Int8Linear, load_int8, quantize_int8
+from helpers.serve.kernels import fastest, int8_product
+
+FORMATS = ("fp32", "bf16", "int8")  # what weights can be served in
+
+
+class _OneRowLinear(nn.Linear):
+    """A bf16 Linear that multiplies a single row as a vector, which PyTorch's CPU kernels do faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() != self.in_features:
+            return super().forward(x)
+        y = self.weight.mv(x.flatten())  # (out,)
+        return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], -1)
+
+
+def for_decoding(model: GPT, weights: str = "fp32", way: str | None = None) -> GPT:
+    """A copy for inference, its weights in one of FORMATS and, on a CPU, laid out for one token at a time.
+
+    Same values (rounded where the format says so), same results; a single row reads each matrix once, and that
+    reading is what a token costs. ValueError for another format.
+    """
+    if weights not in FORMATS:
+        raise ValueError(f"weights={weights!r} is none of {', '.join(FORMATS)}")
+    if weights == "int8":
+        return with_kernels(quantize_int8(model), way).to(model.transformer.ln_f.weight.device)
+    twin = copy.deepcopy(model).eval().requires_grad_(False)
+    twin.to(torch.bfloat16 if weights == "bf16" else torch.float32)
+    if twin.lm_head.weight.device.type != "cpu":
+        return twin
+    for module, name, child in [(m, n, c) for m in twin.modules() for n, c in m.named_children()]:
+        if isinstance(child, nn.Linear) and weights == "bf16":
+            with torch.device("meta"):
+                row = _OneRowLinear(child.in_features, child.out_features, bias=child.bias is not None)
+            row.weight, row.bias = child.weight, child.bias
+            setattr(module, name, row)
+        elif isinstance(child, nn.Linear):
+            child.weight.data = child.weight.data.t().contiguous().t()  # the same matrix, column after column
+    return twin
+
+
+def with_kernels(model: GPT, way: str | None = None) -> GPT:
+    """The same int8 model, its products made by one of `kernels.WAYS`, or by the fastest of them here."""
+    for module in model.modules():
+        if isinstance(module, Int8Linear):
+            module.product_of = partial(int8_product, way=way)
+    return model
+
+
+def products_of(model: GPT) -> list[str]:
+    """How each kind of matrix of an int8 model is multiplied here, and why; a sentence each."""
+    matrices = [m for m in model.modules() if type(m) is Int8Linear] + [model.transformer.wte]
+    shapes = sorted({(*m.weight.shape, m.weight.device.type) for m in matrices})
+    return [fastest(n_in, n_out, device)[1] for n_out, n_in, device in shapes]
+
+
+def load_for_decoding(folder: str | Path, weights: str = "fp32", way: str | None = None) -> tuple[GPT, dict[str, Any]]:
+    """The model of a checkpoint, ready to write in one of FORMATS, and its meta.json. way: as in `with_kernels`.
+
+    A checkpoint that `save_int8` wrote is served as it is. Raises CheckpointError as `load_checkpoint` does, and
+    where 8 bits are asked to be 16 or 32.
+    """
+    meta = read_meta(folder)
+    if meta.get("weights") != "int8":
+        model, meta = load_checkpoint(folder, GPT)
+        return for_decoding(model, weights, way), meta
+    if weights != "int8":
+        raise CheckpointError(f"{folder} holds 8-bit weights; {weights} needs the checkpoint that they were made of")
+    model, meta = load_int8(folder)
+    return with_kernels(model, way), meta

@@ -1,0 +1,1 @@
+"""What the shell, make and CI call."""
