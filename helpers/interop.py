@@ -48,7 +48,7 @@ def to_huggingface(model: GPT, folder: str | Path, tokenizer: BPETokenizer | Non
         raise ValueError(
             f"the model has {config.vocab_size:,} rows, the tokenizer {tokenizer.n_vocab:,}: pass the model's own"
         )
-    if any(p.dtype == torch.int8 for p in model.buffers()):
+    if any(p.dtype == torch.int8 for p in model.parameters()):
         raise ValueError("these weights are in 8 bits: export the model that they were made of")
     weights = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
     for name in [n for n in weights if n.endswith("weight") and "wte" not in n and "wpe" not in n]:

@@ -39,73 +39,61 @@ class Dequantized:
 class Int8Linear(nn.Module):
     """y = x W^T + b with W in 8 bits, row by row: about weight * scale, (out, in) int8 times (out, 1) float32.
 
-    product_of: what makes the product of weight and scale, when the first x comes. `Dequantized` is right on every
-    machine; `helpers.serve.kernels` has faster ones.
+    kernel: the class that multiplies; it is given weight and scale with the first x, and lays them out as it wants.
+    `Dequantized` is right on every machine; `helpers.serve.kernels` has faster ones.
     """
 
-    product_of: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]] = Dequantized
+    kernel: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]] = Dequantized
 
     def __init__(self, shape: torch.Size, bias: nn.Parameter | None) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.empty(shape, dtype=torch.int8))
-        self.register_buffer("scale", torch.empty(shape[0], 1))
+        self.weight, self.scale = _empty_rows(shape)
         self.bias = bias
-        self._product: Callable[[Tensor], Tensor] | None = None
+        self._packed: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
-        y = (self._product or self._packed())(x)
+        y = (self._packed or self._pack())(x)
         return y if self.bias is None else y.add_(self.bias)
 
-    def _packed(self) -> Callable[[Tensor], Tensor]:
+    def _pack(self) -> Callable[[Tensor], Tensor]:
         with _FIRST_USE:
-            if self._product is None:  # else another thread was faster
-                self._product = self.product_of(self.weight, self.scale)
-        return self._product
+            if self._packed is None:  # else another thread was faster
+                self._packed = self.kernel(self.weight, self.scale)
+        return self._packed
 
     def _apply(self, fn, recurse: bool = True) -> nn.Module:  # what .to(device) calls
-        self._product = None
+        self._packed = None
         return super()._apply(fn, recurse)
 
 
-class Int8Table(Int8Linear):
-    """A table in 8 bits, read by row; `head` multiplies with it, so that a tied head needs no second one."""
+class Int8Embedding(nn.Module):
+    """An embedding matrix in 8 bits, row by row."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.weight, self.scale = _empty_rows(shape)
 
     def forward(self, idx: Tensor) -> Tensor:
         """(…,) int64 -> rows, (…, in) float32."""
         return self.weight[idx] * self.scale[idx]
 
-    def head(self, x: Tensor) -> Tensor:
-        """(…, in) -> a score for each row, (…, out)."""
-        return super().forward(x)
+
+def _empty_rows(shape: torch.Size) -> tuple[nn.Parameter, nn.Parameter]:
+    """Room for an int8 matrix and its scales: parameters, which can be tied as GPT-2's are, but are not trained."""
+    matrix, scale = torch.empty(shape, dtype=torch.int8), torch.empty(shape[0], 1)
+    return nn.Parameter(matrix, requires_grad=False), nn.Parameter(scale, requires_grad=False)
 
 
-class TiedHead(nn.Module):
-    """The head of a model whose token table is in 8 bits."""
-
-    def __init__(self, table: Int8Table) -> None:
-        super().__init__()
-        self._table = (table,)  # a tuple hides it: it is the table's to save and to move
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._table[0].head(x)
-
-
-def _children(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Every module of a module, with its parent and its name there; a list, so that they can be replaced."""
-    return [(module, name, child) for module in model.modules() for name, child in module.named_children()]
-
-
-def _empty(config: GPTConfig) -> GPT:
+def _empty_int8(config: GPTConfig) -> GPT:
     """A GPT with 8-bit matrices and no numbers in them yet."""
     with torch.device("meta"):
         model = GPT(config)
-        for module, name, child in _children(model):
+        for module, name, child in [(m, n, c) for m in model.modules() for n, c in m.named_children()]:
             if isinstance(child, nn.Embedding):
-                setattr(module, name, Int8Table(child.weight.shape, None))
+                setattr(module, name, Int8Embedding(child.weight.shape))
             elif isinstance(child, nn.Linear):
                 setattr(module, name, Int8Linear(child.weight.shape, child.bias))
-    model.lm_head = TiedHead(model.transformer.wte)
     return model
 
 
@@ -121,11 +109,16 @@ def quantize_int8(model: GPT) -> GPT:
             state[name], state[name.removesuffix("weight") + "scale"] = quantize_rows(p)
         else:
             state[name] = p.clone()
-    return _filled(_empty(model.config), state)
+    return _load(model.config, state)
 
 
-def _filled(model: GPT, state: dict[str, Tensor]) -> GPT:
-    model.load_state_dict(state, strict=True, assign=True)
+def _load(config: GPTConfig, state: dict[str, Tensor]) -> GPT:
+    """An 8-bit GPT with these numbers; its head is tied to the token embedding."""
+    model = _empty_int8(config)
+    head = {f"lm_head.{name}": state[f"transformer.wte.{name}"] for name in ("weight", "scale")}
+    model.load_state_dict({**state, **head}, strict=True, assign=True)
+    wte = model.transformer.wte
+    model.lm_head.weight, model.lm_head.scale = wte.weight, wte.scale  # the same parameters: saved and moved once
     return model.eval().requires_grad_(False)
 
 
@@ -138,6 +131,6 @@ def load_int8(folder: str | Path) -> tuple[GPT, dict[str, Any]]:
     """The model of a checkpoint that `save_int8` wrote, and its meta.json; CheckpointError if it is damaged."""
     meta = read_meta(folder)
     try:
-        return _filled(_empty(GPTConfig(**meta["config"])), load_file(Path(folder) / WEIGHTS)), meta
+        return _load(GPTConfig(**meta["config"]), load_file(Path(folder) / WEIGHTS)), meta
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is damaged ({error}): quantise again") from error

@@ -1,4 +1,4 @@
-"""A short training, and whether what it learnt survives eight bits, whichever way this machine multiplies."""
+"""A short training, and whether what it learnt survives eight bits, whichever kernel multiplies."""
 
 import pytest
 import torch
@@ -30,13 +30,13 @@ def test_muon_learns_in_the_dtype_that_was_chosen(learnt):
     assert recall(model, tokens, 16, 16, places=200).verbatim > 0.9
 
 
-@pytest.mark.parametrize("way", kernels.WAYS)
-def test_eight_bits_keep_the_memory(learnt, way):
+@pytest.mark.parametrize("kernel", kernels.KERNELS)
+def test_eight_bits_keep_the_memory(learnt, kernel):
     """Recall within a point, loss within 0.01 nats per token, of fp32."""
-    if way not in kernels.ways_here(64, 64, "cpu"):
-        pytest.skip(f"PyTorch has no {way} on this machine")
+    if kernel not in kernels.available_kernels(64, 64, "cpu"):
+        pytest.skip(f"PyTorch has no {kernel} on this machine")
     model, tokens = learnt
-    small = with_kernels(quantize_int8(model), way)
+    small = with_kernels(quantize_int8(model), kernel)
     assert corpus_loss(small, tokens, 64).mean == pytest.approx(corpus_loss(model, tokens, 64).mean, abs=0.01)
     before, after = (recall(m, tokens, 16, 16, places=500).verbatim for m in (model, small))
     assert after >= before - 0.01

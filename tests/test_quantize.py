@@ -12,19 +12,19 @@ from helpers.generate import generate
 from helpers.memorization import corpus_loss
 from helpers.quantize import quantize_int8, quantize_rows, save_int8
 from helpers.serve import kernels
-from helpers.serve.decoding import FORMATS, for_decoding, load_for_decoding, products_of, with_kernels
+from helpers.serve.decoding import FORMATS, for_decoding, kernels_of, load_for_decoding, with_kernels
 from tests.conftest import same, tiny_gpt
 
 IDX = torch.tensor([[1, 2, 3, 49, 7], [8, 9, 0, 0, 11]])
 
 
-HERE = kernels.ways_here(64, 64, "cpu")
-INTEGERS = [name for name in HERE if issubclass(kernels.WAYS[name], kernels._Integers)]
+HERE = kernels.available_kernels(64, 64, "cpu")
+INTEGERS = [name for name in HERE if issubclass(kernels.KERNELS[name], kernels._Integers)]
 
 
-@pytest.fixture(params=[None, *kernels.WAYS])
+@pytest.fixture(params=[None, *kernels.KERNELS])
 def path(request):
-    """What this machine chooses by itself (None), and every way to multiply that it has."""
+    """What this machine chooses by itself (None), and every kernel that it has."""
     if request.param and request.param not in HERE:
         pytest.skip(f"PyTorch has no {request.param} on this machine")
     return request.param
@@ -45,7 +45,7 @@ def test_logits_are_near_those_of_full_precision(path):
     with torch.no_grad():
         exact, rounded = model(IDX)[0], with_kernels(quantize_int8(model), path)(IDX)[0]
     assert not torch.equal(exact, rounded)
-    integers = kernels.WAYS.get(path, kernels.Dequantized)
+    integers = kernels.KERNELS.get(path, kernels.Dequantized)
     levels = integers.exact_levels() if issubclass(integers, kernels._Integers) else 127  # 63 where there is no VNNI
     assert (exact - rounded).std() < 0.03 * 127 / levels * exact.std(), path
 
@@ -73,15 +73,15 @@ def test_integer_kernels_add_exactly_and_agree_to_the_last_bit(name):
     g = torch.Generator().manual_seed(0)
     for rows, n_in, n_out in ((1, 300, 40), (3, 300, 513), (64, 3072, 70)):
         w = torch.randint(-127, 128, (n_out, n_in), generator=g, dtype=torch.int8)
-        kernel = kernels.WAYS[name](w, torch.ones(n_out, 1))
+        kernel = kernels.KERNELS[name](w, torch.ones(n_out, 1))
         assert kernel.levels in (127, 63)
         q = torch.randint(-kernel.levels, kernel.levels + 1, (rows, n_in), generator=g)
         assert torch.equal(kernel.product(q.float()).double(), (q @ w.long().t()).float().double())
         x, scale = torch.randn(rows, n_in, generator=g), torch.rand(n_out, 1, generator=g)
         x[0] = 0
-        found = [kernels.WAYS[other](w, scale) for other in INTEGERS]
+        found = [kernels.KERNELS[other](w, scale) for other in INTEGERS]
         alike = [product(x) for product in found if product.levels == kernel.levels]
-        assert all(torch.equal(y, kernels.WAYS[name](w, scale)(x)) for y in alike)
+        assert all(torch.equal(y, kernels.KERNELS[name](w, scale)(x)) for y in alike)
         for product in found:
             many, alone = product(x), product(x[-1:])
             assert rows < 3 or torch.equal(many[-2:], product(x[-2:])), "a row asks no neighbour"
@@ -92,7 +92,7 @@ SHAPES = [(768, 3072), (3072, 768), (768, 768), (768, 50257), (128, 384), (128, 
 
 
 @pytest.mark.parametrize(("n_in", "n_out"), SHAPES)
-def test_the_way_that_is_taken_is_no_slower_than_the_plain_one(n_in, n_out):
+def test_the_kernel_that_is_taken_is_no_slower_than_the_plain_one(n_in, n_out):
     """As it was timed, once, here: the first edition took oneDNN's reference code, a thousand times slower."""
     name, why = kernels.fastest(n_in, n_out)
     seconds = kernels.timed(n_in, n_out, "cpu")
@@ -104,8 +104,8 @@ def test_the_way_that_is_taken_is_no_slower_than_the_plain_one(n_in, n_out):
 
 
 def test_the_choice_follows_the_clock(monkeypatch):
-    def seconds(**ways):
-        monkeypatch.setattr(kernels, "timed", lambda *_: {"dequantized": (2.0, 20.0), **ways})
+    def seconds(**others):
+        monkeypatch.setattr(kernels, "timed", lambda *_: {"dequantized": (2.0, 20.0), **others})
         return kernels.fastest(768, 768)[0]
 
     assert seconds() == "dequantized"
@@ -119,11 +119,11 @@ def test_timing_takes_milliseconds():
     kernels.timed.cache_clear()
     start = time.perf_counter()
     kernels.timed(128, 384, "cpu")
-    assert time.perf_counter() - start < 3, "the ways times the rows times 20 ms, and the packing"
+    assert time.perf_counter() - start < 3, "the kernels times the rows times 20 ms, and the packing"
 
 
 def test_every_shape_of_a_model_says_how_it_is_multiplied():
-    said = products_of(quantize_int8(tiny_gpt(n_embd=64)))
+    said = kernels_of(quantize_int8(tiny_gpt(n_embd=64)))
     assert {s.split(":")[0] for s in said} == {"64 -> 192", "64 -> 64", "64 -> 256", "256 -> 64", "64 -> 50"}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from helpers.checkpoint import CheckpointError, load_checkpoint, read_meta
 from helpers.model import GPT
 from helpers.quantize import Int8Linear, load_int8, quantize_int8
-from helpers.serve.kernels import fastest, int8_product
+from helpers.serve.kernels import fastest, packed_kernel
 
 FORMATS = ("fp32", "bf16", "int8")  # what weights can be served in
 
@@ -26,7 +26,7 @@ class _OneRowLinear(nn.Linear):
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], -1)
 
 
-def for_decoding(model: GPT, weights: str = "fp32", way: str | None = None) -> GPT:
+def for_decoding(model: GPT, weights: str = "fp32", kernel: str | None = None) -> GPT:
     """A copy for inference, its weights in one of FORMATS and, on a CPU, laid out for one token at a time.
 
     Same values (rounded where the format says so), same results; a single row reads each matrix once, and that
@@ -35,7 +35,7 @@ def for_decoding(model: GPT, weights: str = "fp32", way: str | None = None) -> G
     if weights not in FORMATS:
         raise ValueError(f"weights={weights!r} is none of {', '.join(FORMATS)}")
     if weights == "int8":
-        return with_kernels(quantize_int8(model), way).to(model.transformer.ln_f.weight.device)
+        return with_kernels(quantize_int8(model), kernel).to(model.transformer.ln_f.weight.device)
     twin = copy.deepcopy(model).eval().requires_grad_(False)
     twin.to(torch.bfloat16 if weights == "bf16" else torch.float32)
     if twin.lm_head.weight.device.type != "cpu":
@@ -51,32 +51,34 @@ def for_decoding(model: GPT, weights: str = "fp32", way: str | None = None) -> G
     return twin
 
 
-def with_kernels(model: GPT, way: str | None = None) -> GPT:
-    """The same int8 model, its products made by one of `kernels.WAYS`, or by the fastest of them here."""
+def with_kernels(model: GPT, kernel: str | None = None) -> GPT:
+    """The same int8 model, multiplying with one of `kernels.KERNELS`, or with the fastest of them here."""
     for module in model.modules():
         if isinstance(module, Int8Linear):
-            module.product_of = partial(int8_product, way=way)
+            module.kernel = partial(packed_kernel, kernel=kernel)
     return model
 
 
-def products_of(model: GPT) -> list[str]:
-    """How each kind of matrix of an int8 model is multiplied here, and why; a sentence each."""
-    matrices = [m for m in model.modules() if type(m) is Int8Linear] + [model.transformer.wte]
+def kernels_of(model: GPT) -> list[str]:
+    """Which kernel multiplies each shape of matrix of an int8 model here, and why; a sentence each."""
+    matrices = [m for m in model.modules() if isinstance(m, Int8Linear)]
     shapes = sorted({(*m.weight.shape, m.weight.device.type) for m in matrices})
     return [fastest(n_in, n_out, device)[1] for n_out, n_in, device in shapes]
 
 
-def load_for_decoding(folder: str | Path, weights: str = "fp32", way: str | None = None) -> tuple[GPT, dict[str, Any]]:
-    """The model of a checkpoint, ready to write in one of FORMATS, and its meta.json. way: as in `with_kernels`.
+def load_for_decoding(
+    folder: str | Path, weights: str = "fp32", kernel: str | None = None
+) -> tuple[GPT, dict[str, Any]]:
+    """The model of a checkpoint, laid out for decoding in one of FORMATS, and its meta.json.
 
-    A checkpoint that `save_int8` wrote is served as it is. Raises CheckpointError as `load_checkpoint` does, and
-    where 8 bits are asked to be 16 or 32.
+    kernel: as in `with_kernels`. A checkpoint that `save_int8` wrote is served as it is.
+    Raises CheckpointError as `load_checkpoint` does, and where 8 bits are asked to be 16 or 32.
     """
     meta = read_meta(folder)
     if meta.get("weights") != "int8":
         model, meta = load_checkpoint(folder, GPT)
-        return for_decoding(model, weights, way), meta
+        return for_decoding(model, weights, kernel), meta
     if weights != "int8":
         raise CheckpointError(f"{folder} holds 8-bit weights; {weights} needs the checkpoint that they were made of")
     model, meta = load_int8(folder)
-    return with_kernels(model, way), meta
+    return with_kernels(model, kernel), meta

@@ -1,6 +1,6 @@
-"""Products with 8-bit weights: the ways that PyTorch has on this machine, and the fastest of them, found by timing.
+"""Kernels for products with 8-bit weights: those that PyTorch has on this machine, and the fastest, found by timing.
 
-Which way is fast depends on the processor, by factors of a thousand: a kernel that is exact everywhere can be
+Which one is fast depends on the processor, by factors of a thousand: a kernel that is exact everywhere can be
 reference code on the next machine. So none is taken unseen, and none that is slower than weights dequantized.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from helpers.quantize import Dequantized
 from helpers.runtime import seconds_in_turns
 
-TOKEN, PROMPT = 1, 64  # rows of x that a way is timed with: what writing and what reading multiply
+TOKEN, PROMPT = 1, 64  # rows of x that a kernel is timed with: what a decoding step and what a prefill multiply
 NOISE = 1.1  # times that a timing may be off
 LARGE = 512  # columns and rows, from which on a model does not stay in the caches (`GPTConfig.large`)
 CACHES = 8 * 2**20  # bytes of int8 weights that do not stay in a core's caches
@@ -85,7 +85,7 @@ class Fbgemm(_Integers):
     """FBGEMM's kernel, the fastest for single rows on every x86 processor tried.
 
     It is packed from a quantized tensor, a type that PyTorch will remove (pytorch/pytorch issue 184982). From then on
-    it is one way less to choose from.
+    there is one kernel less to choose from.
     """
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -125,8 +125,8 @@ class WeightOnly:
         return y.to(x.dtype).view(*x.shape[:-1], -1)
 
 
-Product = Dequantized | Fbgemm | Onednn | WeightOnly
-WAYS: dict[str, type[Product]] = {
+Kernel = Dequantized | Fbgemm | Onednn | WeightOnly
+KERNELS: dict[str, type[Kernel]] = {
     "dequantized": Dequantized,
     "fbgemm": Fbgemm,
     "onednn": Onednn,
@@ -134,32 +134,32 @@ WAYS: dict[str, type[Product]] = {
 }
 
 
-def ways_here(n_in: int, n_out: int, device: str, copies: int = 1) -> dict[str, list[Product]]:
-    """Each of WAYS that this machine has for a matrix (n_out, n_in), packed with random weights, so many times.
+def available_kernels(n_in: int, n_out: int, device: str, copies: int = 1) -> dict[str, list[Kernel]]:
+    """Each of KERNELS that this machine has for a matrix (n_out, n_in), packed with random weights, so many times.
 
     What raises is left out, and what is off by more than rounding.
     """
     g = torch.Generator().manual_seed(0)
     weight = torch.randint(-127, 128, (n_out, n_in), generator=g, dtype=torch.int8).to(device)
     scale, x = torch.full((n_out, 1), 0.01, device=device), torch.randn(3, n_in, generator=g).to(device)
-    found: dict[str, list[Product]] = {}
-    for name, way in WAYS.items():
-        if issubclass(way, _Integers) and device != "cpu":
+    found: dict[str, list[Kernel]] = {}
+    for name, kernel in KERNELS.items():
+        if issubclass(kernel, _Integers) and device != "cpu":
             continue
         try:
-            products = [way(weight, scale) for _ in range(copies)]
-            y = products[0](x)
+            packed = [kernel(weight, scale) for _ in range(copies)]
+            y = packed[0](x)
         except (AttributeError, NotImplementedError, RuntimeError, TypeError):
             continue
         exact = found["dequantized"][0](x) if found else y
         if (y - exact).norm() <= 0.03 * exact.norm():
-            found[name] = products
+            found[name] = packed
     return found
 
 
 @cache
 def timed(n_in: int, n_out: int, device: str) -> dict[str, tuple[float, float]]:
-    """Seconds of each way here, for a row and for PROMPT rows of x times a matrix (n_out, n_in); measured once.
+    """Seconds of each kernel here, for a row and for PROMPT rows of x times a matrix (n_out, n_in); measured once.
 
     A large model's weights come from memory at every token, and never twice in a row: so several matrices take turns,
     more than a core's caches hold.
@@ -167,33 +167,33 @@ def timed(n_in: int, n_out: int, device: str) -> dict[str, tuple[float, float]]:
     columns = min(n_out, COLUMNS)
     copies = -(-CACHES // (n_in * columns)) if min(n_in, n_out) >= LARGE else 1
     x, many = (torch.ones(n, n_in, device=device) for n in (TOKEN, PROMPT))  # no random number is drawn: runs repeat
-    ways = ways_here(n_in, columns, device, copies)
-    row = seconds_in_turns([lambda products=products: [p(x) for p in products] for products in ways.values()], device)
-    rows = seconds_in_turns([lambda p=products[0]: p(many) for products in ways.values()], device)
+    kernels = available_kernels(n_in, columns, device, copies)
+    row = seconds_in_turns([lambda packed=packed: [p(x) for p in packed] for packed in kernels.values()], device)
+    rows = seconds_in_turns([lambda p=packed[0]: p(many) for packed in kernels.values()], device)
     share = n_out / columns
-    return {name: (a / copies * share, b * share) for name, a, b in zip(ways, row, rows, strict=True)}
+    return {name: (a / copies * share, b * share) for name, a, b in zip(kernels, row, rows, strict=True)}
 
 
 def fastest(n_in: int, n_out: int, device: str = "cpu") -> tuple[str, str]:
-    """The way to take for a matrix (n_out, n_in), and why.
+    """The kernel to take for a matrix (n_out, n_in), and why.
 
-    Of those that are faster than the plain way with one row, and no slower with PROMPT rows: the one that reads
-    PROMPT tokens at once and then writes as many, one at a time, in the shortest time. The plain way if none is.
+    Of those that are faster than `Dequantized` with one row, and no slower with PROMPT rows: the one that reads
+    PROMPT tokens at once and then writes as many, one at a time, in the shortest time. `Dequantized` if none is.
     """
     seconds = timed(n_in, n_out, device)
     plain = seconds["dequantized"]
     better = {name: s for name, s in seconds.items() if s[0] < plain[0] and s[1] <= NOISE * plain[1]}
-    name = min(better, key=lambda way: PROMPT * better[way][0] + better[way][1], default="dequantized")
+    name = min(better, key=lambda name: PROMPT * better[name][0] + better[name][1], default="dequantized")
     if name != "dequantized":
         gain = (before / now for before, now in zip(plain, seconds[name], strict=True))
         why = "{:.1f} times as fast as dequantized for one row, {:.1f} for {}".format(*gain, PROMPT)
     else:
-        rival = min((s[0] for way, s in seconds.items() if way != name), default=math.inf)
-        why = f"the best other way takes {rival / plain[0]:.1f} times as long for one row, or longer for {PROMPT}"
+        rival = min((s[0] for other, s in seconds.items() if other != name), default=math.inf)
+        why = f"the best other kernel takes {rival / plain[0]:.1f} times as long for one row, or longer for {PROMPT}"
     return name, f"{n_in:,} -> {n_out:,}: {name}, {why}"
 
 
-def int8_product(weight: Tensor, scale: Tensor, way: str | None = None) -> Product:
-    """What multiplies with int8 (out, in) times float32 (out, 1): by one of WAYS, or by the fastest of them here."""
+def packed_kernel(weight: Tensor, scale: Tensor, kernel: str | None = None) -> Kernel:
+    """What multiplies with int8 (out, in) times float32 (out, 1): one of KERNELS, or the fastest of them here."""
     n_out, n_in = weight.shape
-    return WAYS[way or fastest(n_in, n_out, weight.device.type)[0]](weight, scale)
+    return KERNELS[kernel or fastest(n_in, n_out, weight.device.type)[0]](weight, scale)
