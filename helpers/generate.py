@@ -1,4 +1,4 @@
-"""Text from a model: one token after another, from a cache of what has been read."""
+"""Text from a model: one token after another, with a KV cache of what has been read."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ Draft = Callable[[Sequence[int]], Sequence[int]]  # a text so far -> the tokens 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. ValueError on values that make no sense."""
+    """How the next token is sampled. ValueError on values that make no sense."""
 
-    temperature: float = 1.0  # divides the logits; 0: always the likeliest
+    temperature: float = 1.0  # divides the logits; 0: greedy, always the likeliest
     top_k: int | None = None  # only the k likeliest
     top_p: float | None = None  # only the fewest that together reach p (nucleus sampling, Holtzman et al. 2020)
     repetition_penalty: float = 1.0  # takes this factor from what the text already has (Keskar et al. 2019); 1: none
@@ -32,18 +32,17 @@ class Sampling:
             raise ValueError(f"repetition_penalty={self.repetition_penalty} must be more than 0; 1 leaves it out")
 
 
-def next_token_probs(
-    logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
-) -> Tensor:
-    """(…, V) logits -> (…, V) probabilities of the next token, as `Sampling` describes them.
+def next_token_probs(logits: Tensor, sampling: Sampling = Sampling()) -> Tensor:
+    """(…, V) logits -> (…, V) probabilities of the next token; a repetition penalty has no part in it.
 
-    Top-p counts the token with which p is reached. Raises ValueError on values that make no sense.
+    Top-p counts the token with which p is reached.
     """
-    Sampling(temperature, top_k, top_p)
-    logits = logits.float()
-    if temperature == 0:
+    logits, top_k, top_p = logits.float(), sampling.top_k, sampling.top_p
+    if sampling.temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
-    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # the likeliest at 0: a tiny temperature is safe
+    logits = (
+        logits - logits.amax(-1, keepdim=True)
+    ) / sampling.temperature  # the likeliest at 0: a tiny temperature is safe
     if top_k is not None and top_k < logits.size(-1):
         best = logits.topk(top_k)
         logits = torch.full_like(logits, -torch.inf).scatter(-1, best.indices, best.values)
@@ -62,10 +61,7 @@ def sample(
     generators: Sequence[torch.Generator | None],
     history: Sequence[Sequence[int]] = (),
 ) -> list[int]:
-    """(B, V) logits -> B tokens. Each text draws one number per token from its own generator.
-
-    history: the B texts so far, which a repetition penalty asks for.
-    """
+    """(B, V) logits -> B tokens, each drawn with its text's own generator; history: the texts so far, to penalize."""
     if sampling.repetition_penalty != 1:
         logits = logits.clone()
         for row, ids in zip(logits, history, strict=True):
@@ -74,7 +70,7 @@ def sample(
             row[seen] = torch.where(score > 0, score / penalty, score * penalty)
     if sampling.temperature == 0:
         return logits.argmax(-1).tolist()
-    probs = next_token_probs(logits, sampling.temperature, sampling.top_k, sampling.top_p).cpu()
+    probs = next_token_probs(logits, sampling).cpu()
     cumulative = probs.double().cumsum(-1)  # (B, V)
     u = torch.stack([torch.rand((), dtype=torch.float64, generator=g) for g in generators])[:, None]  # (B, 1)
     return torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True).flatten().tolist()
@@ -143,10 +139,9 @@ class Decoder:
 
     def end(self, text: int) -> None:
         """Leave this text out from the next step on, if it has not ended already."""
-        if text not in self.running:
-            return
-        self.cache.keep([row for row, other in enumerate(self.running) if other != text])
-        self.running.remove(text)
+        if text in self.running:
+            self.cache.keep([row for row, other in enumerate(self.running) if other != text])
+            self.running.remove(text)
 
     def _draft(self, most: int | None) -> list[int]:
         """Draft tokens for a text that is alone, as many as the context and `most` have room for."""

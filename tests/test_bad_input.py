@@ -17,7 +17,7 @@ from helpers.checkpoint import CheckpointError
 from helpers.config import pick_profile
 from helpers.data import CharTokenizer, DataError, gpt2_tokenizer, load_corpus
 from helpers.files import ROOT
-from helpers.generate import generate, next_token_probs
+from helpers.generate import Sampling, generate, next_token_probs
 from helpers.memorization import corpus_loss
 from helpers.model import GPT
 from helpers.runtime import pick_device
@@ -155,10 +155,20 @@ TABLE = [
     ("window beyond the text", lambda _: Windows(IDX[0], 17, 1), ValueError, ["needs 18 tokens", "has 17"]),
     ("unknown profile", lambda _: pick_profile("huge"), ValueError, ["'huge'", "demo, laptop, t4"]),
     ("unknown character", lambda _: CharTokenizer("ab").encode("é"), ValueError, ["'é'", "corpus"]),
-    ("temperature below zero", lambda _: next_token_probs(torch.ones(3), -1.0), ValueError, ["temperature=-1.0"]),
-    ("temperature not a number", lambda _: next_token_probs(torch.ones(3), float("nan")), ValueError, ["nan"]),
-    ("top-k of nothing", lambda _: next_token_probs(torch.ones(3), top_k=0), ValueError, ["top_k=0"]),
-    ("top-p above one", lambda _: next_token_probs(torch.ones(3), top_p=1.5), ValueError, ["top_p=1.5"]),
+    (
+        "temperature below zero",
+        lambda _: next_token_probs(torch.ones(3), Sampling(-1.0)),
+        ValueError,
+        ["temperature=-1.0"],
+    ),
+    (
+        "temperature not a number",
+        lambda _: next_token_probs(torch.ones(3), Sampling(float("nan"))),
+        ValueError,
+        ["nan"],
+    ),
+    ("top-k of nothing", lambda _: next_token_probs(torch.ones(3), Sampling(top_k=0)), ValueError, ["top_k=0"]),
+    ("top-p above one", lambda _: next_token_probs(torch.ones(3), Sampling(top_p=1.5)), ValueError, ["top_p=1.5"]),
     ("no such device", lambda _: pick_device("cuda:99"), ValueError, ["cuda:99", "leave it out"]),
 ]
 

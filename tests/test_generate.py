@@ -74,36 +74,36 @@ LOGITS = torch.tensor([3.0, 2.0, 1.0, 0.0, -1.0])
 
 
 def test_temperature_divides_the_logits():
-    assert torch.allclose(next_token_probs(LOGITS, 2.0), (LOGITS / 2).softmax(-1))
-    assert next_token_probs(LOGITS, 0).tolist() == [1, 0, 0, 0, 0]
+    assert torch.allclose(next_token_probs(LOGITS, Sampling(2.0)), (LOGITS / 2).softmax(-1))
+    assert next_token_probs(LOGITS, Sampling(0)).tolist() == [1, 0, 0, 0, 0]
 
 
 def test_top_k_keeps_the_likeliest_k():
-    probs = next_token_probs(LOGITS, top_k=2)
+    probs = next_token_probs(LOGITS, Sampling(top_k=2))
     assert (probs > 0).tolist() == [True, True, False, False, False]
     assert probs.sum().item() == pytest.approx(1)
-    assert torch.allclose(next_token_probs(LOGITS, top_k=99), LOGITS.softmax(-1))
-    assert int((next_token_probs(torch.ones(5), top_k=2) > 0).sum()) == 2  # of equals, two
+    assert torch.allclose(next_token_probs(LOGITS, Sampling(top_k=99)), LOGITS.softmax(-1))
+    assert int((next_token_probs(torch.ones(5), Sampling(top_k=2)) > 0).sum()) == 2  # of equals, two
 
 
 @pytest.mark.parametrize(("p", "kept"), [(0.01, 1), (0.63, 1), (0.65, 2), (0.86, 2), (0.88, 3), (1.0, 5)])
 def test_top_p_keeps_the_fewest_that_reach_p(p, kept):
-    probs = next_token_probs(LOGITS, top_p=p)  # softmax: 0.636 0.234 0.086 0.032 0.012
+    probs = next_token_probs(LOGITS, Sampling(top_p=p))  # softmax: 0.636 0.234 0.086 0.032 0.012
     assert int((probs > 0).sum()) == kept
     assert probs.sum().item() == pytest.approx(1)
 
 
 def test_top_p_of_one_keeps_a_whole_vocabulary():
     logits = torch.randn(2, 50_257, generator=torch.Generator().manual_seed(0))
-    assert (next_token_probs(logits, top_p=1.0) > 0).all()
+    assert (next_token_probs(logits, Sampling(top_p=1.0)) > 0).all()
 
 
 def test_a_tiny_temperature_is_nearly_greedy():
-    assert torch.equal(next_token_probs(LOGITS, 1e-40), next_token_probs(LOGITS, 0))
+    assert torch.equal(next_token_probs(LOGITS, Sampling(1e-40)), next_token_probs(LOGITS, Sampling(0)))
 
 
 def test_sampling_follows_the_probabilities():
-    probs = next_token_probs(LOGITS, 1.5, top_k=3)
+    probs = next_token_probs(LOGITS, Sampling(1.5, top_k=3))
     generators, rows = [torch.Generator().manual_seed(0)] * 20_000, LOGITS.expand(20_000, -1)
     draws = torch.tensor(sample(rows, Sampling(1.5, top_k=3), generators))
     assert torch.allclose(draws.bincount(minlength=5) / 20_000, probs, atol=0.02)
@@ -222,7 +222,7 @@ def test_only_a_text_that_is_alone_reads_drafts():
     assert max(widths) == 5
 
 
-def test_a_repetition_penalty_takes_from_what_was_said():
+def test_a_repetition_penalty_takes_from_the_history():
     logits = torch.tensor([[3.0, 2.9, -1.0, -1.5]])
     assert sample(logits, Sampling(temperature=0, repetition_penalty=1.1), [None], [[0]]) == [1]
     assert sample(logits - 3, Sampling(temperature=0, repetition_penalty=1.1), [None], [[0]]) == [0]  # 0 stays 0

@@ -3,10 +3,12 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, takewhile
+from itertools import accumulate, pairwise, takewhile
 from math import floor
 
-from helpers.tokenizer import BPETokenizer
+from helpers.tokenizer import BPETokenizer, CharTokenizer
+
+Tokenizer = BPETokenizer | CharTokenizer  # a token is some bytes, and the tokens of a text are its bytes in order
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class VerbatimIndex:
     min_length: tokens; a shorter stretch is too likely to be chance.
     """
 
-    def __init__(self, book: str, tokenizer: BPETokenizer, min_length: int = 8) -> None:
+    def __init__(self, book: str, tokenizer: Tokenizer, min_length: int = 8) -> None:
         self.tokenizer, self.min_length, self._book = tokenizer, min_length, book
         self.tokens = tokenizer.encode(book)
         self._places: dict[tuple[int, ...], list[int]] = {}
@@ -88,17 +90,17 @@ class VerbatimIndex:
         begins = _begins(self.tokenizer, ids)
         return [Span(begins[s], begins[e], *self.place(place)) for s, e, place in self.token_spans(ids)]
 
-    def trace(self, prompt: str, said: Sequence[str]) -> Trace:
-        """What of `said` is the book's own continuation of `prompt`, and what can be found anywhere in the book.
+    def trace(self, prompt: str, new: Sequence[str]) -> Trace:
+        """What of the new text is the book's own continuation of `prompt`, and what can be found anywhere in the book.
 
-        said: what each new token adds to the text, as `stream_text` yields it. Text is compared, not tokens, so the
+        new: what each new token adds to the text, as `stream_text` yields it. Text is compared, not tokens, so the
         prompt may end inside a token.
         """
-        text, given = prompt + "".join(said), len(prompt)
+        text, given = prompt + "".join(new), len(prompt)
         begins = _begins(self.tokenizer, ids := self.tokenizer.encode(text))
         known = self._known(prompt)
-        place, n = (0, 0) if known is None else self._recited(known, said)
-        end = given + sum(map(len, said[:n]))
+        place, n = (0, 0) if known is None else self._recited(known, new)
+        end = given + sum(map(len, new[:n]))
         stretches = self.token_spans(ids)
         if n:  # what is recited is one stretch, whatever else begins before it
             first, last = bisect_left(begins, given - len(known)), bisect_right(begins, end) - 1
@@ -108,7 +110,7 @@ class VerbatimIndex:
         return Trace(
             spans=spans,
             prompt_in_book=known is not None,
-            new_tokens=len(said),
+            new_tokens=len(new),
             recited_tokens=n,
             recited_characters=end - given,
             found=found_share(text, spans, given),
@@ -141,19 +143,19 @@ class VerbatimIndex:
         last = prompt[begins[max(0, len(ids) - self.min_length)] :]
         return next((known for known in (prompt, last) if known in self._book), None)
 
-    def _recited(self, known: str, said: Sequence[str]) -> tuple[int, int]:
+    def _recited(self, known: str, new: Sequence[str]) -> tuple[int, int]:
         """Where the book, in characters, goes on behind `known`, and how many of the new tokens it has there.
 
-        Of several places that which goes on longest as `said` does, and of equals the first. The last token counts
-        where one of the book ends too, or where `said` does: half a word is not recited.
+        Of several places that which goes on longest as the new text does, and of equals the first. The last token
+        counts where one of the book ends too, or where the new text does: half a word is not recited.
         """
-        new = "".join(said)
-        same = bisect_left(range(1, len(new) + 1), True, key=lambda n: known + new[:n] not in self._book)
-        place = self._book.index(known + new[:same]) + len(known)
+        text = "".join(new)
+        same = bisect_left(range(1, len(text) + 1), True, key=lambda n: known + text[:n] not in self._book)
+        place = self._book.index(known + text[:same]) + len(known)
         borders = {*self._begins[bisect_left(self._begins, place) : bisect_right(self._begins, place + same)]}
         recited = 0
-        for n, (piece, end) in enumerate(zip(said, accumulate(map(len, said)), strict=True), 1):
-            if piece and end <= same and (end == len(new) or place + end in borders):
+        for n, (piece, end) in enumerate(zip(new, accumulate(map(len, new)), strict=True), 1):
+            if piece and end <= same and (end == len(text) or place + end in borders):
                 recited = n
         return place, recited
 
@@ -185,7 +187,7 @@ def found_share(text: str, spans: list[Span], given: int = 0) -> float:
     return covered / max(1, len(text) - given)
 
 
-def _begins(tokenizer: BPETokenizer, ids: list[int]) -> list[int]:
+def _begins(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
     """Where each token begins, in characters, and where the last one ends; inside a character: where that begins."""
     firsts = (sum(byte & 0xC0 != 0x80 for byte in tokenizer.token_bytes(i)) for i in ids)
     return list(accumulate(firsts, initial=0))
@@ -194,6 +196,4 @@ def _begins(tokenizer: BPETokenizer, ids: list[int]) -> list[int]:
 def _speakers(book: str) -> list[tuple[int, str]]:
     """(line, name) of every line that is a name and a colon and follows an empty line or none."""
     lines = ["", *book.split("\n")]
-    return [
-        (n, lines[n].removesuffix(":")) for n in range(1, len(lines)) if not lines[n - 1] and lines[n].endswith(":")
-    ]
+    return [(n, line[:-1]) for n, (before, line) in enumerate(pairwise(lines), 1) if not before and line[-1:] == ":"]
