@@ -91,14 +91,15 @@ def plot_floor(ax: Axes, floors: Mapping[str, Mapping[int, float]], target: floa
     return ax
 
 
-def plot_loss(ax: Axes, log: Mapping[str, Sequence[float]], target: float, floor: float) -> Axes:
+def plot_loss(ax: Axes, log: Mapping[str, Sequence[float]], target: float, floor: float | None = None) -> Axes:
     """Batch loss (thin), mean of the last 100 (bold), best (dotted), target and floor as lines; log scale."""
     steps = log["step"]
     ax.semilogy(steps, log["loss"], color=SKY, linewidth=0.8, label="batch")
     ax.semilogy(steps, log["avg_loss"], color=BLUE, linewidth=2, label="mean of the last 100")
     ax.semilogy(steps, log["best_loss"], color=GREY, linestyle=":", label="best batch so far")
     ax.axhline(target, color=RED, linestyle="--", label=f"target {target}")
-    ax.axhline(floor, color=GREEN, linestyle="--", label=f"floor {floor:.3f} of such windows")
+    if floor is not None:
+        ax.axhline(floor, color=GREEN, linestyle="--", label=f"floor {floor:.3f} of such windows")
     ax.set(xlabel="optimizer step", ylabel="loss, nats a token")
     ax.legend(ncols=2)
     return ax

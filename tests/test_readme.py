@@ -20,7 +20,7 @@ from tests.commands import command
 from tests.conftest import tiny_gpt
 from tests.test_bad_input import BOOK, Case
 from tests.test_series import make
-from tests.test_serving import address, run, served  # noqa: F401 (fixtures)
+from tests.test_serving import address, engine, run  # noqa: F401 (fixtures)
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -90,7 +90,7 @@ def test_its_python_blocks_run(block, request, tmp_path, monkeypatch, gpt2, samp
         block = block.replace("http://127.0.0.1:7860", request.getfixturevalue("address").rstrip("/"))
     space = {"model": model, "tokenizer": tokenizer}
     exec(compile(block, "README.md", "exec"), space)
-    assert "reply" not in space or space["reply"]["answers"][0]["text"]
+    assert "reply" not in space or space["reply"]["completions"][0]["text"]
 
 
 def test_its_shell_lines_are_commands_of_the_series(monkeypatch):
@@ -160,7 +160,7 @@ def test_make_demo_serves_the_page_until_it_is_ended(run, monkeypatch):  # noqa:
     assert re.search(rf"^http://127\.0\.0\.1:\d+/ shows {re.escape(str(run))}; Ctrl-C ends it$", done.stdout, re.M), (
         done
     )
-    assert replies[0]["answers"][0]["text"]
+    assert replies[0]["completions"][0]["text"]
 
 
 def test_a_port_that_is_taken_is_one_clear_error(run, address):  # noqa: F811

@@ -1,4 +1,4 @@
-"""Serving: answers repeat, are marked rightly, and whatever is asked, nothing breaks; the page in a real browser."""
+"""Serving: completions repeat, are marked rightly, and nothing that is asked breaks it; the page in a real browser."""
 
 import json
 import math
@@ -19,8 +19,10 @@ from helpers.config import PROFILES, TARGET
 from helpers.data import load_corpus
 from helpers.files import ROOT, write_json
 from helpers.generate import Decoder
-from helpers.serve.engine import Answer, Answers, Limits, Request, RequestError, Served
-from helpers.serve.page import LOOK, QUIET, _as_html, _as_json, _curve, build_app
+from helpers.serve.engine import Completion, Completions, Engine
+from helpers.serve.page import LOOK, QUIET, _controls, _curve, build_app
+from helpers.serve.render import as_html, as_json
+from helpers.serve.request import Limits, Request, RequestError
 from helpers.serve.space import NEEDED, _with_imports, write_space
 from tests.commands import command
 from tests.conftest import tiny_gpt
@@ -66,35 +68,35 @@ def run(gpt2, sample, tmp_path_factory) -> Path:
     meta = {"window": 64, "rows": tokenizer.rows, "corpus": "sample", "sha256": corpus.sha256, "excerpt": None}
     model = tiny_gpt(seed=2, scale=3.0, vocab_size=tokenizer.n_vocab, block_size=64)
     save_checkpoint(folder / "best", model, {**meta, "step": 7, "seed": 1337, "recipe": "own"})
-    (folder / "log.csv").write_text("step,loss,avg_loss,lr\n1,5.0,5.0,0.1\n2,4.0,4.5,0.1\n")
+    (folder / "log.csv").write_text("step,loss,avg_loss,best_loss,lr\n1,5.0,5.0,5.0,0.1\n2,4.0,4.5,4.0,0.1\n")
     write_json(folder / "metrics.json", {"loss_grid": 0.0123, "recall_50_50": 0.5, "longest_recitation": 1234})
     return folder
 
 
 @pytest.fixture(scope="module")
-def served(run) -> Served:
-    return Served(run)
+def engine(run) -> Engine:
+    return Engine(run)
 
 
-def last(served: Served, prompt: str = "The bell", **request) -> Answers:
-    *_, answers = served.answers(Request(prompt, **{"new_tokens": 30, **request}))
-    return answers
+def last(engine: Engine, prompt: str = "The bell", **request) -> Completions:
+    *_, completions = engine.completions(Request(prompt, **{"new_tokens": 30, **request}))
+    return completions
 
 
-def answered(served: Served, prompt: str, new: str) -> Answer:
-    said = served.tokenizer.pieces(served.tokenizer.encode(new))
-    return Answer(prompt, served.index.trace(prompt, said), said)
+def completed(engine: Engine, prompt: str, new: str) -> Completion:
+    pieces = engine.tokenizer.pieces(engine.tokenizer.encode(new))
+    return Completion(prompt, engine.index.trace(prompt, pieces), pieces)
 
 
-def texts(answers: Answers) -> list[str]:
-    return [text.new for text in answers.texts]
+def texts(completions: Completions) -> list[str]:
+    return [text.text for text in completions.texts]
 
 
-def test_the_same_request_gives_the_same_texts_whatever_runs_beside_it(served):
-    alone = texts(last(served, samples=3, seed=5))
+def test_the_same_request_gives_the_same_texts_whatever_runs_beside_it(engine):
+    alone = texts(last(engine, samples=3, seed=5))
     found, threads = {}, []
     for n in range(4):
-        thread = threading.Thread(target=lambda n=n: found.update({n: texts(last(served, samples=3, seed=5 + n))}))
+        thread = threading.Thread(target=lambda n=n: found.update({n: texts(last(engine, samples=3, seed=5 + n))}))
         threads.append(thread)
         thread.start()
     [thread.join() for thread in threads]
@@ -103,116 +105,127 @@ def test_the_same_request_gives_the_same_texts_whatever_runs_beside_it(served):
     assert len({tuple(t) for t in found.values()}) == 4
 
 
-def test_one_text_alone_is_drafted_from_the_book_and_stays_the_same(served, sample):
+def test_one_text_alone_is_drafted_from_the_book_and_stays_the_same(engine, sample):
     widths, opening = [], sample[: sample.index("\n", 80)]
-    hook = served.model("fp32", "cpu").register_forward_pre_hook(lambda _, args: widths.append(args[0].size(1)))
-    alone = texts(last(served, opening, samples=1, seed=5))
+    hook = engine.model("fp32", "cpu").register_forward_pre_hook(lambda _, args: widths.append(args[0].size(1)))
+    alone = texts(last(engine, opening, samples=1, seed=5))
     hook.remove()
     assert widths[0] == 1 + 15  # the prompt's last token and what follows in the book
-    assert alone == texts(last(served, opening, samples=2, seed=5))[:1]  # two texts read no drafts
+    assert alone == texts(last(engine, opening, samples=2, seed=5))[:1]  # two texts read no drafts
 
 
-def test_answers_grow_and_the_last_is_complete(served):
-    steps = [(a.new_tokens, a.texts[0].new) for a in served.answers(Request("The bell", new_tokens=40), every=0)]
+def test_completions_grow_and_the_last_is_complete(engine):
+    steps = [(a.new_tokens, a.texts[0].text) for a in engine.completions(Request("The bell", new_tokens=40), every=0)]
     assert [n for n, _ in steps] == list(range(1, 41))
     assert all(after.startswith(before) for (_, before), (_, after) in pairwise(steps))
 
 
-def test_verbatim_words_are_marked_with_their_place(served, sample):
+def test_verbatim_words_are_marked_with_their_place(engine, sample):
     line = "The bell has lost its tongue, and so have I."
-    answer = answered(served, "Well: ", line + " <b>&")
-    page = _as_html(Answers([answer]))
+    completion = completed(engine, "Well: ", line + " <b>&")
+    page = as_html(Completions([completion]))
     number = sample[: sample.index(line)].count("\n") + 1
     assert re.search(rf'<mark title="\w+, from line {number}">[^<]*has lost its tongue, and so have I\.</mark>', page)
     assert " &lt;b&gt;&amp;" in page
     assert "<b>&" not in page
-    assert 0.8 < answer.trace.found < 1
-    assert f"{math.floor(100 * answer.trace.found)}% found in the book in 1 piece of" in page
+    assert 0.8 < completion.trace.found < 1
+    assert f"{math.floor(100 * completion.trace.found)}% found in the book in 1 piece of" in page
 
 
-def test_a_recitation_is_one_stretch_on_the_page(served, sample):
-    page = _as_html(Answers([answered(served, sample[:60], sample[60:120])]))  # the prompt ends inside a word
+def test_a_recitation_is_one_stretch_on_the_page(engine, sample):
+    page = as_html(Completions([completed(engine, sample[:60], sample[60:120])]))  # the prompt ends inside a word
     new = sample[60:120].replace("&", "&amp;")
     (mark,) = re.findall(r"<mark [^>]*>(.*?)</mark>", page, flags=re.S)
     assert mark == f'<span class="given">{sample[:60]}</span><span class="recited">{new}</span>'
     assert re.search(r"<b>all \d+ tokens recited</b>", page)
 
 
-def test_a_collage_is_not_called_recited_by_page_or_api(served):
+def test_a_collage_is_not_called_recited_by_page_or_api(engine):
     hound = "ound.\n\nHOLLIS:\nThe rain has put the lanterns out by twos,\nAnd every honest man lies deaf in wool."
-    answer = answered(served, served.book[:60], hound)
-    page, (found,) = _as_html(Answers([answer])), _as_json(Answers([answer]))["answers"]
+    completion = completed(engine, engine.book[:60], hound)
+    page, (found,) = as_html(Completions([completion])), as_json(Completions([completion]))["completions"]
     assert page.count("<mark") == 3
     assert 'class="recited"' not in page
     assert f"<b>0 of {found['new_tokens']} tokens recited; 100% found in the book in 2 pieces, the longest of " in page
     assert (found["found"], found["pieces"], found["recited_tokens"], found["prompt_in_book"]) == (1.0, 2, 0, True)
     assert found["summary"] in page
-    assert "".join(span["text"] for span in found["spans"]) == served.book[:60] + hound
+    assert "".join(span["text"] for span in found["spans"]) == engine.book[:60] + hound
     assert "verbatim" not in page + json.dumps(found)
 
 
-def test_recited_tokens_are_those_that_the_model_chose(served, sample, monkeypatch):
+def test_recited_tokens_are_those_that_the_model_sampled(engine, sample, monkeypatch):
     """A model that knows the scene, asked with a prompt that ends inside a token."""
-    cut, index = sample[:60], served.index
-    true = index.tokens[len(served.tokenizer.encode(sample[: sample.index(" put the lanterns")])) :]
-    said = iter([*served.tokenizer.encode("as"), *true])
-    monkeypatch.setattr(Decoder, "step", lambda *_, **__: {0: [next(said)]})
-    (answer,) = last(served, cut, new_tokens=12).texts
-    assert (answer.trace.recited_tokens, answer.trace.new_tokens) == (12, 12)
-    assert served.book.startswith(cut + answer.new)
+    cut, index = sample[:60], engine.index
+    true = index.tokens[len(engine.tokenizer.encode(sample[: sample.index(" put the lanterns")])) :]
+    chosen = iter([*engine.tokenizer.encode("as"), *true])
+    monkeypatch.setattr(Decoder, "step", lambda *_, **__: {0: [next(chosen)]})
+    (completion,) = last(engine, cut, new_tokens=12).texts
+    assert (completion.trace.recited_tokens, completion.trace.new_tokens) == (12, 12)
+    assert engine.book.startswith(cut + completion.text)
 
 
 @pytest.mark.parametrize("prompt", HOSTILE)
-def test_any_text_is_a_prompt_and_shows_as_text(served, prompt):
-    answers = last(served, prompt, new_tokens=5)
-    page = _as_html(answers)
+def test_any_text_is_a_prompt_and_shows_as_text(engine, prompt):
+    completions = last(engine, prompt, new_tokens=5)
+    page = as_html(completions)
     assert "<script" not in page
     assert "<img" not in page
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", page)
-    assert answers.new_tokens == 5
+    assert completions.new_tokens == 5
 
 
 @pytest.mark.parametrize(("request_", "words"), REFUSED, ids=[str(r)[:40] for r, _ in REFUSED])
-def test_what_makes_no_sense_is_said_and_the_next_request_works(served, request_, words):
+def test_what_makes_no_sense_is_said_and_the_next_request_works(engine, request_, words):
     with pytest.raises(RequestError) as caught:
-        last(served, **request_)
+        last(engine, **request_)
     assert words in str(caught.value)
-    assert last(served).new_tokens == 30
+    assert last(engine).new_tokens == 30
 
 
 @pytest.mark.parametrize("weights", ["fp32", "bf16", "int8"])
-def test_every_format_answers(served, weights):
-    assert len(texts(last(served, weights=weights, samples=2))) == 2
+def test_every_format_answers(engine, weights):
+    assert len(texts(last(engine, weights=weights, samples=2))) == 2
 
 
-def test_the_card_says_what_is_known(served):
-    card = served.card()
-    model = served.model("fp32", "cpu")
+def test_the_card_says_what_is_known(engine):
+    card = engine.card()
+    model = engine.model("fp32", "cpu")
     assert card["parameters"] == f"{sum(p.numel() for p in model.parameters()):,}"
     assert "0.0123" in card["whole-corpus loss, on the grid"]
-    assert len(served.log()) == 2
-    assert {is_in for _, is_in in served.examples()} == {True, False}
+    assert len(engine.log()) == 2
+    assert {is_in for _, is_in in engine.examples()} == {True, False}
+
+
+def test_page_and_api_start_at_the_defaults_of_a_request(engine, address):
+    from gradio_client import Client
+
+    (endpoint,) = Client(address, verbose=False).view_api(return_format="dict")["named_endpoints"].values()
+    offered = {p["parameter_name"]: p["parameter_default"] for p in endpoint["parameters"]}
+    defaults = vars(Request("The bell"))
+    assert offered.keys() == defaults.keys()
+    assert all(offered[name] == default for name, default in defaults.items() if name != "prompt")
+    assert [control.value for control in _controls(engine)] == [defaults[name] for name in defaults if name != "prompt"]
 
 
 def test_the_curve_shows_the_series_target():
-    log = [{"step": 1, "loss": 1.0, "avg_loss": 1.0}]
+    log = [{"step": 1, "loss": 1.0, "avg_loss": 1.0, "best_loss": 1.0}]
     assert f"target {TARGET}" in [text.get_text() for text in _curve(log).axes[0].get_legend().get_texts()]
     assert {profile.target for profile in PROFILES.values()} == {TARGET}
 
 
 def test_without_a_checkpoint_or_with_another_book_it_says_what_to_do(run, tmp_path):
     with pytest.raises(CheckpointError, match=r"make run-all.*python -m helpers train"):
-        Served(tmp_path / "none")
+        Engine(tmp_path / "none")
     shutil.copytree(run, tmp_path / "run")
     meta = json.loads((tmp_path / "run/best/meta.json").read_text())
     write_json(tmp_path / "run/best/meta.json", {**meta, "sha256": "0" * 64})
     with pytest.raises(RuntimeError, match="learnt another text"):
-        Served(tmp_path / "run")
+        Engine(tmp_path / "run")
     assert re.fullmatch(r"error: no checkpoint in .*\n", refusal("demo", "--run", str(tmp_path / "none")))
     (tmp_path / "other.txt").write_text("another book")
     for program in ("demo", "space"):
-        said = refusal(program, "--run", str(run), "--corpus", str(tmp_path / "other.txt"))
-        assert re.fullmatch(r"error: the checkpoint learnt another text than .*other.txt: .*\n", said)
+        message = refusal(program, "--run", str(run), "--corpus", str(tmp_path / "other.txt"))
+        assert re.fullmatch(r"error: the checkpoint learnt another text than .*other.txt: .*\n", message)
 
 
 def refusal(*args: str) -> str:
@@ -223,9 +236,9 @@ def refusal(*args: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def address(served):
+def address(engine):
     """The page of the tiny model, with room for one request and one more."""
-    app = build_app(Served(served.folder, Limits(at_once=1, waiting=1)))
+    app = build_app(Engine(engine.folder, Limits(at_once=1, waiting=1)))
     _, url, _ = app.launch(**LOOK, **QUIET, prevent_thread_lock=True)
     yield url
     app.close()
@@ -238,14 +251,14 @@ def test_the_api_answers_and_says_what_is_wrong(address):
     ask = dict(api_name="/write", new_tokens=20, samples=2, seed=3)
     found = client.predict("The bell has", **ask)
     assert found == {**client.predict("The bell has", **ask), "tokens_per_second": found["tokens_per_second"]}
-    assert len(found["answers"]) == 2
+    assert len(found["completions"]) == 2
     for request, words in REFUSED:
         if any(isinstance(value, float) and not math.isfinite(value) for value in request.values()):
             continue  # JSON has no such numbers
         with pytest.raises(Exception, match=words) as caught:
             client.predict(**{"prompt": "x", "api_name": "/write", **request})
         assert "Traceback" not in str(caught.value)
-    assert len(client.predict("The bell has", **ask)["answers"]) == 2
+    assert len(client.predict("The bell has", **ask)["completions"]) == 2
 
 
 def test_more_requests_than_there_is_room_for_are_told_so(address):
@@ -254,19 +267,20 @@ def test_more_requests_than_there_is_room_for_are_told_so(address):
     clients = [Client(address, verbose=False) for _ in range(6)]
     jobs = [c.submit("The bell", new_tokens=512, samples=4, seed=n, api_name="/write") for n, c in enumerate(clients)]
     errors = [job.exception(timeout=120) for job in jobs]
-    found = {n: jobs[n].result()["answers"][0]["text"] for n, error in enumerate(errors) if error is None}
+    found = {n: jobs[n].result()["completions"][0]["text"] for n, error in enumerate(errors) if error is None}
     assert 1 <= len(found) < 6
     assert all("full" in str(error).lower() for error in errors if error is not None)
     alone = {n: clients[0].predict("The bell", new_tokens=512, samples=4, seed=n, api_name="/write") for n in found}
-    assert found == {n: answer["answers"][0]["text"] for n, answer in alone.items()}  # nobody gets another's
+    assert found == {n: reply["completions"][0]["text"] for n, reply in alone.items()}  # nobody gets another's
 
 
 def test_a_space_holds_all_it_needs_and_no_more(run, sample, tmp_path):
     folder = write_space(run, sample, tmp_path / "space")
-    names = {path.stem for path in (folder / "helpers").iterdir()}
-    assert names == _with_imports("app")
-    assert {"app", "serving", "model"} <= names
-    assert not {"train", "execute", "__main__"} & names
+    files = {path.relative_to(folder) for path in (folder / "helpers").rglob("*.py")}
+    assert files == _with_imports(ROOT / "helpers/app.py")
+    names = {path.relative_to("helpers").with_suffix("").as_posix() for path in files}
+    assert {"app", "serve/engine", "serve/page", "model"} <= names
+    assert not {"interop", "tools/execute", "__main__"} & names
     pins = (folder / "requirements.txt").read_text().split()
     assert [pin.split("==")[0] for pin in pins] == list(NEEDED)
     assert set(pins) <= {line.split()[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if line}
@@ -309,8 +323,8 @@ def test_a_space_answers_in_a_place_of_its_own(run, sample, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Running on local URL" in done.stdout, "whoever starts it wants to know where it is"
-    answer = json.loads(done.stdout.splitlines()[-1])
-    assert answer["answers"][0]["text"]
+    reply = json.loads(done.stdout.splitlines()[-1])
+    assert reply["completions"][0]["text"]
 
 
 BROWSER = next(
@@ -347,13 +361,13 @@ def page(address, browser):
 
 
 def write(page, tokens: int, prompt: str | None = None) -> str:
-    """The text of the answer when it is complete."""
+    """The prompt and its completion, when that is whole."""
     if prompt is not None:
         page.locator("#prompt textarea").fill(prompt)
     page.locator("#new_tokens input[type=number]").fill(str(tokens))
     page.locator("#write").click()
     page.get_by_text(f"{tokens} tokens,").wait_for()
-    return page.locator("#output .answer").inner_text()
+    return page.locator("#output .completion").inner_text()
 
 
 def test_a_prompt_is_answered_and_the_seed_and_sliders_decide(page):
@@ -369,7 +383,7 @@ def test_a_prompt_is_answered_and_the_seed_and_sliders_decide(page):
     page.locator("#samples input[type=number]").fill("2")
     page.locator("#write").click()
     page.get_by_text("78 tokens,").wait_for()
-    one, two = page.locator("#output .answer").all_inner_texts()
+    one, two = page.locator("#output .completion").all_inner_texts()
     assert one == two  # greedy
     assert page.title() == "GPT-2 by heart"
 
@@ -387,7 +401,7 @@ def test_stop_stops(page):
     page.locator("#new_tokens input[type=number]").fill("512")
     page.locator("#samples input[type=number]").fill("4")
     page.locator("#write").click()
-    page.locator("#output .answer").first.wait_for()
+    page.locator("#output .completion").first.wait_for()
     page.locator("#stop").click()
     page.wait_for_timeout(300)
     stopped = page.locator("#output").inner_text()
@@ -412,7 +426,7 @@ def test_a_closed_browser_stops_its_generation(page, monkeypatch):
     page.locator("#prompt textarea").fill("The bell")
     page.locator("#new_tokens input[type=number]").fill("512")
     page.locator("#write").click()
-    page.locator("#output .answer").first.wait_for()
+    page.locator("#output .completion").first.wait_for()
     page.close()
     before = -1
     while len(steps) > before:  # a server learns of it when it next writes to the closed connection

@@ -19,10 +19,10 @@ APP = '''"""GPT-2 by heart: `pip install -r requirements.txt && python app.py`."
 from pathlib import Path
 
 from helpers.app import LOOK, QUIET, build_app
-from helpers.serve.engine import Served
+from helpers.serve.engine import Engine
 
 here = Path(__file__).resolve().parent
-app = build_app(Served(here / "run", book=(here / "book.txt").read_bytes().decode()))
+app = build_app(Engine(here / "run", book=(here / "book.txt").read_bytes().decode()))
 app.launch(**LOOK, **{**QUIET, "quiet": False})  # it says where it is
 '''
 README = """---

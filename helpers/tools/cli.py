@@ -88,7 +88,7 @@ def data(_: argparse.Namespace) -> None:
 
 def demo(args: argparse.Namespace) -> None:
     """Serve a finished run's model on a page: prompts, samples, and which of their words are the book's."""
-    from helpers.serve.engine import Served
+    from helpers.serve.engine import Engine
     from helpers.serve.page import (  # Gradio takes seconds to import, and training needs none of it
         LOOK,
         QUIET,
@@ -96,7 +96,7 @@ def demo(args: argparse.Namespace) -> None:
     )
 
     run = _run_of(args)
-    app = build_app(Served(run, book=_book_of(args, run)))
+    app = build_app(Engine(run, book=_book_of(args, run)))
     how = {**LOOK, **QUIET, "share": args.share, "server_name": args.host, "server_port": args.port}
     try:
         _, local, public = app.launch(**how, prevent_thread_lock=True)

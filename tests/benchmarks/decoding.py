@@ -4,7 +4,7 @@ All have the same weights, which were first taught one passage of the bundled sc
 first 16 tokens and must write the other 128, greedily; one that writes anything else fails. "Speculative" looks up in
 the whole scene what may come next, and as the model recites, every draft is right: the most that drafts can give.
 
-The contestants take turns, each turn in a process of its own. Beside each stands what the memory allows where every
+The contestants take turns, each turn in a process of its own. Beside each stands the memory-bandwidth bound where every
 token reads all weights: measured read bandwidth over their bytes. A turn (`python -m tests.benchmarks.decoding NAME
 FOLDER`) prints the seconds of two runs after a first one, and the bandwidth then.
 """
@@ -80,8 +80,8 @@ def contestant(name: str, model: GPT, index: VerbatimIndex) -> Callable[[torch.T
     who, dtype = name.split(", ")
     if who == "transformers":
         theirs = hugging_face(model).to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype])
-        how = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 50256, "eos_token_id": None}
-        return lambda idx: theirs.generate(idx, attention_mask=torch.ones_like(idx), **how)
+        sampling = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 50256, "eos_token_id": None}
+        return lambda idx: theirs.generate(idx, attention_mask=torch.ones_like(idx), **sampling)
     if who == "without a cache":
         return lambda idx: without_cache(model, idx)
     ready, draft = for_decoding(model, dtype), index.continuation if who == "ours speculative" else None
@@ -125,8 +125,8 @@ if __name__ == "__main__":
     with torch.no_grad():
         for _ in range(3):
             start = time.perf_counter()
-            said = write(passage[:, :PROMPT])
+            text = write(passage[:, :PROMPT])
             seconds.append(time.perf_counter() - start)
-            if not torch.equal(said, passage):
+            if not torch.equal(text, passage):
                 sys.exit(f"error: {sys.argv[1]} wrote something else")
     print(json.dumps({"seconds": seconds[1:], "bandwidth": bandwidth()}))

@@ -34,7 +34,7 @@ def run() -> dict:
 
 def _ask(client: Client, user: int) -> str:
     reply = client.predict(f"Part {user} of", new_tokens=TOKENS, seed=user, api_name="/write")
-    return reply["answers"][0]["text"]
+    return reply["completions"][0]["text"]
 
 
 def _crowd(address: str, server: psutil.Process) -> dict:
