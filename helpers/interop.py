@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from torch import Tensor
+from transformers import GPT2Config
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from helpers.checkpoint import CheckpointError
 from helpers.config import GPTConfig
@@ -57,23 +59,23 @@ def to_huggingface(model: GPT, folder: str | Path, tokenizer: BPETokenizer | Non
     weights = {k: (w.t() if TRANSPOSED.search(k) else w).contiguous() for k, w in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / SAFE, metadata={"format": "pt"})
-    write_json(folder / "config.json", _their_config(config))
+    _their_config(config).save_pretrained(folder)
     _write_tokenizer(tokenizer, folder, config.block_size)
     return folder
 
 
-def _their_config(config: GPTConfig) -> dict[str, Any]:
+def _their_config(config: GPTConfig) -> GPT2Config:
     sizes = {"n_positions": config.block_size, "n_ctx": config.block_size, "vocab_size": config.vocab_size}
     sizes |= {name: getattr(config, name) for name in ("n_layer", "n_head", "n_embd")}
     drops = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout)
     ends = dict.fromkeys(("bos_token_id", "eos_token_id"), 50256 if config.vocab_size > 50256 else None)
-    return {"architectures": ["GPT2LMHeadModel"], **REQUIRED, **sizes, **drops, **ends, "dtype": "float32"}
+    return GPT2Config(**sizes, **drops, **ends, architectures=["GPT2LMHeadModel"], dtype="float32")
 
 
 def _write_tokenizer(tokenizer: BPETokenizer, folder: Path, longest: int) -> None:
     """tokenizer.json, vocab.json and merges.txt with the ids and merges of `tokenizer`."""
-    ranks = tokenizer.ranks()
-    spelt = {token: _spelt(token) for token in ranks}
+    ranks, names = tokenizer.ranks(), bytes_to_unicode()  # GPT-2's files spell a byte as a printable character
+    spelt = {token: "".join(names[byte] for byte in token) for token in ranks}
     merges = [tuple(spelt[part] for part in halves(token, ranks)) for token in ranks if len(token) > 1]
     vocab = {spelt[token]: i for token, i in ranks.items()}
     theirs = Tokenizer(BPE(vocab=vocab, merges=merges))
@@ -86,20 +88,6 @@ def _write_tokenizer(tokenizer: BPETokenizer, folder: Path, longest: int) -> Non
     settings = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": longest, "split_special_tokens": True}
     none = {} if tokenizer.encoding.special_tokens_set else dict.fromkeys(("bos_token", "eos_token", "unk_token"))
     write_json(folder / "tokenizer_config.json", {**settings, "clean_up_tokenization_spaces": False, **none})
-
-
-def _spelt(token: bytes) -> str:
-    """Bytes as GPT-2's files spell them: a printable character each."""
-    return "".join(_BYTES[b] for b in token)
-
-
-def _byte_names() -> dict[int, str]:
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [b for b in range(256) if b not in printable]
-    return {b: chr(b) for b in printable} | {b: chr(256 + n) for n, b in enumerate(others)}
-
-
-_BYTES = _byte_names()
 
 
 def from_huggingface(source: str | Path, n_head: int | None = None) -> GPT:
@@ -115,9 +103,9 @@ def from_huggingface(source: str | Path, n_head: int | None = None) -> GPT:
     if not path.exists():
         path = _downloaded(str(source))
     if (path / "config.json").is_file():
-        said = _read_config(path / "config.json")
+        config = _read_config(path / "config.json")
         file = next((path / name for name in (SAFE, PICKLED) if (path / name).is_file()), path / SAFE)
-        state, n_head = _ours(_read_weights(file), path), said["n_head"]
+        state, n_head = _ours(_read_weights(file), path), config["n_head"]
     elif plain is not None:
         state = _ours(_read_weights(plain), plain)
     else:
@@ -139,16 +127,16 @@ def _downloaded(name: str) -> Path:
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-        n_embd = said["n_embd"]
-        other = [f"{k}={said[k]!r}" for k, ours in REQUIRED.items() if said.get(k, ours) != ours]
-        other += [f"n_inner={said['n_inner']}"] if said.get("n_inner") not in (None, 4 * n_embd) else []
-        said["n_head"]
+        config = json.loads(file.read_text(encoding="utf-8"))
+        n_embd = config["n_embd"]
+        other = [f"{k}={config[k]!r}" for k, ours in REQUIRED.items() if config.get(k, ours) != ours]
+        other += [f"n_inner={config['n_inner']}"] if config.get("n_inner") not in (None, 4 * n_embd) else []
+        config["n_head"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is no configuration of a GPT-2 ({error!r})") from error
     if other:
         raise CheckpointError(f"{file.parent} is not a GPT-2 of this design: {', '.join(other)}")
-    return said
+    return config
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
