@@ -99,6 +99,17 @@ def test_helpers_stay_thin():
                 assert node.end_lineno - node.lineno < 45, f"{name}.{node.name}"
 
 
+SMALL = [name for name in FILES if package(name) == "serve" or name in {"generate", "quantize", "interop"}]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_file_has_200_lines_at_most_and_its_functions_40(name):
+    text = FILES[name].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 200
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    assert [f.name for f in functions if f.end_lineno - f.lineno + 1 > 40] == []
+
+
 def test_the_contract_can_be_imported():
     from helpers.app import build_app
     from helpers.config import PROFILES, GPTConfig
