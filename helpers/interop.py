@@ -41,14 +41,15 @@ REQUIRED = {  # what a config.json must say, or leave out, for the model to be o
 def to_huggingface(model: GPT, folder: str | Path, tokenizer: BPETokenizer | None = None) -> Path:
     """Write `folder` so that transformers loads model and tokenizer from it: `GPT2LMHeadModel`, `AutoTokenizer`.
 
-    tokenizer: GPT-2's unless told; a model with fewer rows needs its own. Special tokens in a text stay text there,
-    as here. Raises ValueError if the tokenizer is not the model's or the weights are in 8 bits.
+    tokenizer: GPT-2's unless told; a model with a smaller vocabulary needs its own. Special tokens in a text stay text
+    there, as here. Raises ValueError if the tokenizer is not the model's or the weights are in 8 bits.
     """
     config, folder = model.config, Path(folder)
     tokenizer = tokenizer or gpt2_tokenizer()
     if tokenizer.n_vocab != config.vocab_size:
         raise ValueError(
-            f"the model has {config.vocab_size:,} rows, the tokenizer {tokenizer.n_vocab:,}: pass the model's own"
+            f"the model has {config.vocab_size:,} vocabulary entries, the tokenizer {tokenizer.n_vocab:,}: "
+            "pass the model's own"
         )
     if any(p.dtype == torch.int8 for p in model.parameters()):
         raise ValueError("these weights are in 8 bits: export the model that they were made of")
@@ -164,27 +165,27 @@ def _ours(state: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
         for name, old in names.items()
         if not NOT_OURS.search(name)
     }
-    table = ours.get("transformer.wte.weight")
+    wte = ours.get("transformer.wte.weight")
     first = ours.get("transformer.h.0.attn.c_attn.weight")
-    if table is None or first is None or "transformer.wpe.weight" not in ours:
+    if wte is None or first is None or "transformer.wpe.weight" not in ours:
         raise CheckpointError(f"{source} holds no GPT-2: its tensors are {', '.join(sorted(state)[:4])}, …")
-    if first.shape[0] == table.shape[1]:  # (in, out), as transformers stores it
+    if first.shape[0] == wte.shape[1]:  # (in, out), as transformers stores it
         ours = {k: w.t().contiguous() if TRANSPOSED.search(k) else w for k, w in ours.items()}
-    head = ours.pop("lm_head.weight", table)
-    if not torch.equal(head, table):
-        raise CheckpointError(f"{source} has a head of its own beside the token table; a GPT-2's head is tied to it")
+    head = ours.pop("lm_head.weight", wte)
+    if not torch.equal(head, wte):
+        raise CheckpointError(f"{source} has a head of its own beside the embedding; a GPT-2's head is tied to it")
     return ours
 
 
 def _built(state: dict[str, Tensor], n_head: int | None, source: str | Path) -> GPT:
-    table, positions = state["transformer.wte.weight"], state["transformer.wpe.weight"]
-    if 50_257 < len(table) <= 50_304:
-        state["transformer.wte.weight"] = table[:50_257]  # the rest is padding
+    wte, wpe = state["transformer.wte.weight"], state["transformer.wpe.weight"]
+    if 50_257 < len(wte) <= 50_304:
+        state["transformer.wte.weight"] = wte[:50_257]  # the rest is padding
     layers = {int(found[1]) for name in state if (found := re.match(r"transformer\.h\.(\d+)\.", name))}
-    n_embd, bias = table.shape[1], "transformer.ln_f.bias" in state
+    n_embd, bias = wte.shape[1], "transformer.ln_f.bias" in state
     try:
         sizes = {"n_layer": len(layers), "n_head": n_head or max(1, n_embd // 64), "n_embd": n_embd, "bias": bias}
-        model = GPT(GPTConfig(len(positions), len(state["transformer.wte.weight"]), **sizes))
+        model = GPT(GPTConfig(len(wpe), len(state["transformer.wte.weight"]), **sizes))
         model.load_state_dict({**state, "lm_head.weight": state["transformer.wte.weight"]}, strict=True)
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"{source} is not a GPT-2 of this design: {error}") from error

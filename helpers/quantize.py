@@ -25,7 +25,7 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Dequantized:
-    """The plain way to multiply: the weights in full precision again, made once; then a product as any other."""
+    """The plain kernel: the weights in full precision again, made once; then a product as any other."""
 
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
         """weight: int8 (out, in); scale: float32 (out, 1)."""
@@ -75,7 +75,7 @@ class Int8Embedding(nn.Module):
         self.weight, self.scale = _empty_rows(shape)
 
     def forward(self, idx: Tensor) -> Tensor:
-        """(…,) int64 -> rows, (…, in) float32."""
+        """(…,) int64 -> (…, in) float32."""
         return self.weight[idx] * self.scale[idx]
 
 
@@ -98,7 +98,7 @@ def _empty_int8(config: GPTConfig) -> GPT:
 
 
 def quantize_int8(model: GPT) -> GPT:
-    """A copy for inference, on the CPU, with every matrix and table in 8 bits, the tied table once.
+    """A copy for inference, on the CPU, with every matrix in 8 bits, the tied embedding once.
 
     Each row has a scale of its own; biases and LayerNorms stay in float32.
     """

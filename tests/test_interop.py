@@ -105,7 +105,7 @@ def test_a_model_without_biases_is_exported_with_zeros(gpt2, tmp_path):
 
 
 def test_what_cannot_be_exported_is_refused(gpt2, tmp_path):
-    with pytest.raises(ValueError, match="50 rows, the tokenizer 50,257: pass the model's own"):
+    with pytest.raises(ValueError, match="50 vocabulary entries, the tokenizer 50,257: pass the model's own"):
         to_huggingface(tiny_gpt(), tmp_path / "new")
     with pytest.raises(ValueError, match="in 8 bits"):
         to_huggingface(quantize_int8(tiny_gpt(vocab_size=50_257)), tmp_path / "new", gpt2)

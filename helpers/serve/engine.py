@@ -37,7 +37,7 @@ class Completion:
 
 @dataclass
 class Completions:
-    """All texts of a request, and how fast they came."""
+    """All texts of a request, and their speed."""
 
     texts: list[Completion]
     new_tokens: int = 0
@@ -112,7 +112,7 @@ class Engine:
                 told = time.perf_counter()
 
     def log(self) -> list[dict[str, float]]:
-        """The run's log, a dictionary a step; empty where there is none."""
+        """The run's log, a dictionary per step; empty where there is none."""
         file = self.folder / "log.csv"
         return read_log(file) if file.is_file() else []
 
@@ -125,15 +125,15 @@ class Engine:
         count = sum(p.numel() for name, p in model.named_parameters() if not name.endswith("scale"))  # int8 has scales
         card = {
             "parameters": f"{count:,}",
-            "architecture": f"GPT-2: {c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, {c.vocab_size:,} rows",
+            "architecture": f"GPT-2: {c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, {c.vocab_size:,} tokens",
             "learnt": f"{self.meta['corpus']}: {len(self.book):,} characters, {len(self.index.tokens):,} tokens",
             "windows": f"{self.window} tokens",
             "recipe": f"{self.meta.get('recipe', 'own')}, seed {self.meta.get('seed')}, {self.meta.get('step')} steps",
         }
         shown = {
-            "loss_grid": ("whole-corpus loss, on the grid", "{:.4f} nats a token"),
-            "loss_shift_half": ("the same, windows moved by half", "{:.4f} nats a token"),
-            "floor_random": ("floor of random windows", "{:.4f} nats a token"),
+            "loss_grid": ("whole-corpus loss, on the grid", "{:.4f} nats per token"),
+            "loss_shift_half": ("the same, windows moved by half", "{:.4f} nats per token"),
+            "floor_random": ("floor of random windows", "{:.4f} nats per token"),
             "recall_32_32": ("32 tokens given, the next 32 recited", "{:.1%} of 1,000 random places"),
             "recall_50_50": ("50 tokens given, the next 50 recited", "{:.1%} of 1,000 random places"),
             "longest_recitation": ("recited from its opening, without a mistake", "{:,} tokens"),

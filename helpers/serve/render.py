@@ -10,7 +10,7 @@ from helpers.serve.engine import Completion, Completions
 
 def as_html(now: Completions) -> str:
     """All texts of a request, marked, with their places; a line about the speed above."""
-    speed = f"{now.new_tokens:,} tokens, {now.tokens_per_second:,.0f} a second"
+    speed = f"{now.new_tokens:,} tokens, {now.tokens_per_second:,.0f} per second"
     return f'<p class="verdict" id="speed">{speed}</p>' + "".join(_one(text) for text in now.texts)
 
 
