@@ -125,7 +125,7 @@ class Engine:
         count = sum(p.numel() for name, p in model.named_parameters() if not name.endswith("scale"))  # int8 has scales
         card = {
             "parameters": f"{count:,}",
-            "architecture": f"GPT-2: {c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, {c.vocab_size:,} tokens",
+            "GPT-2": f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, vocabulary {c.vocab_size:,}",
             "learnt": f"{self.meta['corpus']}: {len(self.book):,} characters, {len(self.index.tokens):,} tokens",
             "windows": f"{self.window} tokens",
             "recipe": f"{self.meta.get('recipe', 'own')}, seed {self.meta.get('seed')}, {self.meta.get('step')} steps",
