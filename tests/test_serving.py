@@ -17,11 +17,11 @@ import pytest
 from helpers.checkpoint import CheckpointError, save_checkpoint
 from helpers.config import PROFILES, TARGET
 from helpers.data import load_corpus
-from helpers.files import ROOT, write_json
+from helpers.files import ROOT, imported, write_json
 from helpers.generate import Decoder
 from helpers.serve.engine import Answer, Answers, Limits, Request, RequestError, Served
 from helpers.serve.page import LOOK, QUIET, _as_html, _as_json, _curve, build_app
-from helpers.serve.space import NEEDED, _with_imports, write_space
+from helpers.serve.space import APP, NEEDED, write_space
 from tests.commands import command
 from tests.conftest import tiny_gpt
 
@@ -263,10 +263,10 @@ def test_more_requests_than_there_is_room_for_are_told_so(address):
 
 def test_a_space_holds_all_it_needs_and_no_more(run, sample, tmp_path):
     folder = write_space(run, sample, tmp_path / "space")
-    names = {path.stem for path in (folder / "helpers").iterdir()}
-    assert names == _with_imports("app")
-    assert {"app", "serving", "model"} <= names
-    assert not {"train", "execute", "__main__"} & names
+    names = {path.relative_to(folder) for path in (folder / "helpers").glob("**/*.py")}
+    assert names == imported(APP)
+    assert {Path(f"helpers/{name}.py") for name in ("app", "serve/engine", "model")} <= names
+    assert not {"train", "execute", "__main__"} & {path.stem for path in names}
     pins = (folder / "requirements.txt").read_text().split()
     assert [pin.split("==")[0] for pin in pins] == list(NEEDED)
     assert set(pins) <= {line.split()[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if line}
