@@ -99,7 +99,7 @@ refresh: | develop  ## re-make the committed outputs (demo profile) and the figu
 
 develop:  ## install what working on it needs as well: tests, lint, refresh
 
-address: | env  ## REPO=owner/name: put the repository's address into set-up cells, links and README (once)
+address: | env  ## REPO=owner/name: put the repository's address into set-up cells, links, README, CITATION.cff (once)
 	@$(RUN) -m helpers.tools.address "$(REPO)"
 
 release-check: | env  ## fails while the address is the placeholder OWNER/REPO

@@ -268,7 +268,8 @@ def copy(tmp_path):
     """What `make address` rewrites, copied."""
     for folder in ("helpers/tools", "notebooks"):
         (tmp_path / folder).mkdir(parents=True)
-    shutil.copy(ROOT / "README.md", tmp_path)
+    for name in ("README.md", "CITATION.cff"):
+        shutil.copy(ROOT / name, tmp_path)
     shutil.copy(ROOT / "helpers/tools/setup_cell.py", tmp_path / "helpers/tools")
     for path in NOTEBOOKS:
         shutil.copy(path, tmp_path / "notebooks")

@@ -206,13 +206,20 @@ def test_the_readme_and_ci_use_commands_that_exist():
     script = (ROOT / ".ci/run").read_text()
     assert "make run-all" in script
     assert "make test" in script
-    for path in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
-        assert (ROOT / path).exists(), path
+    for path in ("helpers/README.md", "data/runs/README.md", "CONTRIBUTING.md"):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert set(re.findall(r"(?:`|^|&& )make ([a-z-]+)", text, flags=re.M)) <= targets, path
 
 
 def test_the_readme_describes_the_helpers_that_are_there():
+    """And no others: the top of the folder by name, the three below it as a line each; helpers/README.md every file."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    tree = readme.split("```")[readme.split("```").index(next(b for b in readme.split("```") if "helpers/  " in b))]
-    programs = {"install", "set_up_cell", "__init__"}
-    for path in (ROOT / "helpers").glob("*.py"):
-        assert path.stem in programs or re.search(rf"\b{path.stem}\b", tree), path.stem
+    (tree,) = (block for block in readme.split("```") if "helpers/  " in block)
+    listed = re.findall(r"^  ([a-z_]+|__main__) .*?\S(?:  +([a-z_]+|__main__) .*)?$", tree, flags=re.M)
+    top = {path.stem for path in (ROOT / "helpers").glob("*.py")} - {"__init__"}
+    assert {name for names in listed for name in names if name} == top
+    folders = {path.parent.name for path in (ROOT / "helpers").glob("*/*.py")}
+    assert set(re.findall(r"^  ([a-z]+)/ ", tree, flags=re.M)) == folders
+    mapped = re.findall(r"^\| `([\w/]+)\.py` \|", (ROOT / "helpers/README.md").read_text(encoding="utf-8"), flags=re.M)
+    files = [path.relative_to(ROOT / "helpers") for path in (ROOT / "helpers").glob("**/*.py")]
+    assert sorted(mapped) == sorted(f.with_suffix("").as_posix() for f in files if f.stem != "__init__")

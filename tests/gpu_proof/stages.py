@@ -306,7 +306,7 @@ def run(sizes: Sizes, place: Place) -> dict:
 
 
 def table(_: Sizes, place: Place) -> dict:
-    """README's table of the full run; and the folder is small and holds no weights."""
+    """The full run's row for the table in data/runs; and the folder is small and holds no weights."""
     m, r = (read_json(place.out / f"run/{name}.json") for name in ("metrics", "run"))
     e, recipe = r["environment"], r["recipe"]
     what = (
