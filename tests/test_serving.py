@@ -263,10 +263,11 @@ def test_more_requests_than_there_is_room_for_are_told_so(address):
 
 def test_a_space_holds_all_it_needs_and_no_more(run, sample, tmp_path):
     folder = write_space(run, sample, tmp_path / "space")
-    names = {path.relative_to(folder) for path in (folder / "helpers").glob("**/*.py")}
-    assert names == imported(APP)
-    assert {Path(f"helpers/{name}.py") for name in ("app", "serve/engine", "model")} <= names
-    assert not {"train", "execute", "__main__"} & {path.stem for path in names}
+    files = {path.relative_to(folder) for path in (folder / "helpers").rglob("*.py")}
+    assert files == imported(APP)
+    names = {path.relative_to("helpers").with_suffix("").as_posix() for path in files}
+    assert {"app", "serve/engine", "serve/page", "model"} <= names
+    assert not {"interop", "tools/execute", "__main__"} & names
     pins = (folder / "requirements.txt").read_text().split()
     assert [pin.split("==")[0] for pin in pins] == list(NEEDED)
     assert set(pins) <= {line.split()[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if line}
