@@ -1,4 +1,8 @@
 # The series in two commands: `make run-all` and `make test`. `make help` lists the rest.
+#
+# How to read this file: `target: what it is made from` and, indented below it, the commands that make it. make runs them
+# where the target is missing or older than what it is made from. `| env` behind those: must be there first, its age does
+# not matter. `@` before a command: it is not printed. `$<` is the first thing that a target is made from, `$@` the target.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -6,12 +10,13 @@ MAKEFLAGS += --no-builtin-rules
 
 PROFILE ?= demo
 OUT := build/$(PROFILE)
-DRIVE := $(if $(wildcard /content/drive/MyDrive/.),/content/drive/MyDrive/$(notdir $(CURDIR))/)
-RUNS := $(if $(filter /%,$(RUNS_DIR)),$(RUNS_DIR),$(DRIVE)$(or $(RUNS_DIR),runs))/$(PROFILE)
 SOURCES := $(sort $(wildcard notebooks/*.ipynb))
 EXECUTED := $(SOURCES:notebooks/%=$(OUT)/%)
-HELPERS := $(wildcard helpers/*.py) data/sample.txt
 LIMIT := $(if $(CELL_LIMIT),--cell-limit $(CELL_LIMIT))
+
+# Where results go, as `runs_folder` in helpers/files.py says it: RUNS_DIR or runs; on Colab below Drive, if it is mounted.
+DRIVE := $(if $(wildcard /content/drive/MyDrive/.),/content/drive/MyDrive/$(notdir $(CURDIR))/)
+RUNS := $(if $(filter /%,$(RUNS_DIR)),$(RUNS_DIR),$(DRIVE)$(or $(RUNS_DIR),runs))/$(PROFILE)
 
 # Without PYTHON=, everything is installed into .venv. With it (Colab, Kaggle, conda), only what is missing, never torch.
 ifeq ($(CONDA_DEFAULT_ENV),gpt2-by-heart)
@@ -28,66 +33,38 @@ endif
 
 .PHONY: help env develop data run-all test test-cpus lint refresh bench gpu-proof demo space address release-check clean
 
+# Below, a line with `##@` names a group of targets, and what stands behind `##` describes one: for this list.
+##@ Use
+
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  PROFILE=demo (default), laptop or t4; PYTHON=python to use your own interpreter;"
-	@echo "  CELL_LIMIT=seconds that a notebook's cell may take before it counts as hanging"
-
-env:  ## install what running the series needs (the other targets do this by themselves)
-
-develop:  ## and what working on it needs: tests, lint, refresh
-
-.venv/.ready: requirements.txt requirements-dev.txt
-	python3 -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: the series needs Python 3.11 or newer")'
-	python3 -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
-	touch $@
-
-data: | env  ## fetch tiny Shakespeare, or check the copy that is there
-	@$(RUN) -m helpers data
+	@awk -F ':.*## ' '/^##@/{print (n++ ? "\n" : "") substr($$0, 5) ":"} \
+		/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "PROFILE=demo (default), laptop or t4; PYTHON=python to use your own interpreter;"
+	@echo "CELL_LIMIT=seconds that a notebook's cell may take before it counts as hanging"
 
 run-all: $(EXECUTED)  ## execute the notebooks in order; finished ones are not run again
 	@echo "executed notebooks and HTML: $(OUT)/   checkpoints, metrics, figures: $(RUNS)/"
 
-# Results that were deleted or moved away are made again: the first notebook depends on their folder's first file.
-$(firstword $(EXECUTED)): $(RUNS)/.started
-$(RUNS)/.started:
-	@mkdir -p "$(@D)" && touch "$@"
-
-# An executed notebook depends on its source, the helpers, and the one before it (05 reads 04's checkpoint).
-$(OUT)/%.ipynb: notebooks/%.ipynb $(HELPERS) | env
+# An executed notebook is made from its source and the bundled scene. First it is written down, in a file beside it that
+# ends in .mk, which helpers it imports; these files are read here, so that it is made again when such a helper changes.
+$(OUT)/%.ipynb: notebooks/%.ipynb data/sample.txt | env
+	@$(RUN) -m helpers.tools.depends $< $@
 	@$(RUN) -m helpers.tools.execute run $< $@ --profile $(PROFILE) $(LIMIT)
 
-previous :=
-define after_previous
-$(1): $(previous)
-previous := $(1)
-endef
-$(foreach notebook,$(EXECUTED),$(eval $(call after_previous,$(notebook))))
+-include $(EXECUTED:.ipynb=.mk)
 
-lint: | develop  ## ruff over code and notebooks
-	$(RUN) -m ruff check .
-	$(RUN) -m ruff format --check .
+# One after the other: a notebook may read what those before it have left (05 and 06 the checkpoint of 04).
+$(OUT)/02_char_baseline.ipynb: $(OUT)/01_tokenization.ipynb
+$(OUT)/03_gpt2_architecture.ipynb: $(OUT)/02_char_baseline.ipynb
+$(OUT)/04_overfitting.ipynb: $(OUT)/03_gpt2_architecture.ipynb
+$(OUT)/05_generation.ipynb: $(OUT)/04_overfitting.ipynb
+$(OUT)/06_serving.ipynb: $(OUT)/05_generation.ipynb
 
-test: lint | develop  ## unit tests, notebook structure, and every committed output compared by nbval
-	rm -rf build/test-runs
-	RUNS_DIR=build/test-runs OMP_NUM_THREADS=1 $(RUN) -m pytest -p tests.watching notebooks tests \
-		-n 2 --dist loadfile --no-loadscope-reorder \
-		--nbval --nbval-current-env --nbval-cell-timeout $(or $(CELL_LIMIT),600)
-
-test-cpus: run-all | develop  ## what picks a fast path, and notebooks 05 and 06, as older processors would run them
-	$(RUN) -m tests.cpus
-
-refresh: | develop  ## re-make the committed outputs (demo profile) and README's figure, and nothing else does
-	$(if $(filter-out demo,$(PROFILE)),$(error refresh re-makes the outputs of the demo profile: leave PROFILE=$(PROFILE) out))
-	@$(RUN) -m helpers.tools.execute refresh $(SOURCES) $(LIMIT)
-	@cp "$(RUNS)/figures/04_full_size.png" data/runs/full-size.png
-
-bench: | develop  ## the benchmarks of tests/benchmarks, each against a named peer in the same run
-	$(RUN) -m tests.benchmarks
-
-gpu-proof: | develop  ## on a CUDA machine, all that only a GPU can prove, and the full run: build/gpu-proof
-	@$(RUN) -m tests.gpu_proof
+# Results that were deleted or moved away are made again: the first notebook depends on their folder's first file.
+$(OUT)/01_tokenization.ipynb: $(RUNS)/.started
+$(RUNS)/.started:
+	@mkdir -p "$(@D)" && touch "$@"
 
 demo: | env  ## the page: prompts, and which words of an answer are the book's (after run-all)
 	@$(RUN) -m helpers demo --profile $(PROFILE)
@@ -95,11 +72,53 @@ demo: | env  ## the page: prompts, and which words of an answer are the book's (
 space: | env  ## a folder that serves the model by itself, in 8 bits: build/PROFILE/space (after run-all)
 	@$(RUN) -m helpers space --profile $(PROFILE) --out $(OUT)/space
 
-address: | env  ## REPO=owner/name: put the repository's address into set-up cells, links and README (once)
+data: | env  ## fetch tiny Shakespeare, or check the copy that is there
+	@$(RUN) -m helpers data
+
+env:  ## install what running the series needs (the other targets do this by themselves)
+
+clean:  ## delete build/; runs/ (checkpoints) and .venv stay
+	rm -rf build
+
+##@ Work on it
+
+test: lint | develop  ## unit tests, notebook structure, and every committed output compared by nbval
+	rm -rf build/test-runs
+	RUNS_DIR=build/test-runs OMP_NUM_THREADS=1 $(RUN) -m pytest -p tests.watching notebooks tests \
+		-n 2 --dist loadfile --no-loadscope-reorder \
+		--nbval --nbval-current-env --nbval-cell-timeout $(or $(CELL_LIMIT),600)
+
+lint: | develop  ## ruff over code and notebooks
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+refresh: | develop  ## re-make the committed outputs (demo profile) and the figure of the full-size runs
+	$(if $(filter-out demo,$(PROFILE)),$(error refresh re-makes the outputs of the demo profile: leave PROFILE=$(PROFILE) out))
+	@$(RUN) -m helpers.tools.execute refresh $(SOURCES) $(LIMIT)
+	@cp "$(RUNS)/figures/04_full_size.png" data/runs/full-size.png
+
+develop:  ## install what working on it needs as well: tests, lint, refresh
+
+address: | env  ## REPO=owner/name: put the repository's address into set-up cells, links, README, CITATION.cff (once)
 	@$(RUN) -m helpers.tools.address "$(REPO)"
 
 release-check: | env  ## fails while the address is the placeholder OWNER/REPO
 	@$(RUN) -m helpers.tools.address --check
 
-clean:  ## delete build/; runs/ (checkpoints) and .venv stay
-	rm -rf build
+##@ Measure
+
+bench: | develop  ## the benchmarks of tests/benchmarks, each against a named peer in the same run
+	$(RUN) -m tests.benchmarks
+
+test-cpus: run-all | develop  ## what picks a fast path, and notebooks 05 and 06, as older processors would run them
+	$(RUN) -m tests.cpus
+
+gpu-proof: | develop  ## on a CUDA machine, all that only a GPU can prove, and the full run: build/gpu-proof
+	@$(RUN) -m tests.gpu_proof
+
+# What the first run of make installs.
+.venv/.ready: requirements.txt requirements-dev.txt
+	python3 -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: the series needs Python 3.11 or newer")'
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	touch $@

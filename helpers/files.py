@@ -1,5 +1,6 @@
 """Where the series is, where its results go, and how they are written: whole or not at all."""
 
+import ast
 import json
 import os
 from collections.abc import Iterator
@@ -70,6 +71,23 @@ def write_json(path: str | Path, content: dict[str, Any]) -> Path:
     """`atomic_write` of a dictionary; a value of nan becomes null."""
     text = json.dumps({name: None if value != value else value for name, value in content.items()}, indent=1)
     return atomic_write(path, text + "\n")
+
+
+def imported(program: str) -> set[Path]:
+    """The helpers' files that a program imports, directly or through others, and their packages; relative to ROOT.
+
+    program: Python source. Only imports at the top level of a file count, not those in a function.
+    """
+    found: set[Path] = set()
+    sources = [program]
+    while sources:
+        froms = (node for node in ast.parse(sources.pop()).body if isinstance(node, ast.ImportFrom))
+        for module in (node.module or "" for node in froms):
+            file = Path(f"{module.replace('.', '/')}.py")
+            if module.startswith("helpers.") and file not in found:
+                found |= {file, file.parent / "__init__.py", Path("helpers/__init__.py")}
+                sources.append((ROOT / file).read_text(encoding="utf-8"))
+    return found
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

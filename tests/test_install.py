@@ -32,7 +32,7 @@ def set_up(cwd, code=SET_UP, **environment):
 def repository(tmp_path):
     """A git repository that looks like the series."""
     folder = tmp_path / "origin"
-    (folder / "helpers").mkdir(parents=True)
+    (folder / "helpers/tools").mkdir(parents=True)
     for name in ("__init__.py", "memorization.py"):
         (folder / "helpers" / name).write_text("")
     for name in ("helpers/tools/install.py", "requirements.txt"):
@@ -266,10 +266,11 @@ def test_the_tests_are_found_where_another_package_is_called_tests(tmp_path):
 @pytest.fixture
 def copy(tmp_path):
     """What `make address` rewrites, copied."""
-    for folder in ("helpers", "notebooks"):
-        (tmp_path / folder).mkdir()
-    shutil.copy(ROOT / "README.md", tmp_path)
-    shutil.copy(ROOT / "helpers/tools/setup_cell.py", tmp_path / "helpers")
+    for folder in ("helpers/tools", "notebooks"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("README.md", "CITATION.cff"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copy(ROOT / "helpers/tools/setup_cell.py", tmp_path / "helpers/tools")
     for path in NOTEBOOKS:
         shutil.copy(path, tmp_path / "notebooks")
     return tmp_path

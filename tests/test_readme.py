@@ -1,12 +1,14 @@
-"""What README promises: its code runs, its commands exist, its numbers are those of the records and the notebooks."""
+"""What the documents promise: code runs, commands exist, numbers are those of the records and the notebooks."""
 
 import csv
 import re
 import shlex
+from pathlib import Path
 
 import nbformat
 import pytest
 import torch
+import yaml
 
 from helpers import data, interop
 from helpers.checkpoint import save_checkpoint
@@ -22,12 +24,17 @@ from tests.test_bad_input import BOOK, Case
 from tests.test_series import make
 from tests.test_serving import address, engine, run  # noqa: F401 (fixtures)
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, HELPERS, RUNS, CONTRIBUTING = (
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "helpers/README.md", "data/runs/README.md", "CONTRIBUTING.md")
+)
+TEXT = "\n".join((README, HELPERS, RUNS, CONTRIBUTING))  # a table may stand in any of them, but in one
+PAGES = sorted(path for name in ("*.md", "*/*.md", "data/runs/*.md") for path in ROOT.glob(name))
 
 
-def blocks(language: str) -> list[str]:
-    """Its code blocks of that language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.M | re.S)
+def blocks(language: str, text: str = TEXT) -> list[str]:
+    """The code blocks of that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.M | re.S)
 
 
 def plain(cell: str) -> str:
@@ -36,9 +43,9 @@ def plain(cell: str) -> str:
 
 
 def table(*head: str) -> list[list[str]]:
-    """The rows, the head included, of the one table whose head begins with these cells."""
+    """The rows, the head included, of the one table, in all documents, whose head begins with these cells."""
     found, inside = [], False
-    for line in README.splitlines():
+    for line in TEXT.splitlines():
         row = [plain(cell) for cell in line[1:-1].split("|")]
         if not line.startswith("|"):
             inside = False
@@ -74,7 +81,7 @@ def printed(notebook: str, pattern: str) -> str:
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.split("import ")[1].split("\n")[0])
-def test_its_python_blocks_run(block, request, tmp_path, monkeypatch, gpt2, sample):
+def test_python_blocks_run(block, request, tmp_path, monkeypatch, gpt2, sample):
     """Where notebook 04 left its model; the page at the address that it has here, OpenAI's weights without network."""
     tokenizer = gpt2.restricted_to(sample)
     model = tiny_gpt(vocab_size=tokenizer.n_vocab, block_size=128)
@@ -89,23 +96,41 @@ def test_its_python_blocks_run(block, request, tmp_path, monkeypatch, gpt2, samp
     if "http://127.0.0.1:7860" in block:
         block = block.replace("http://127.0.0.1:7860", request.getfixturevalue("address").rstrip("/"))
     space = {"model": model, "tokenizer": tokenizer}
-    exec(compile(block, "README.md", "exec"), space)
+    exec(compile(block, "helpers/README.md", "exec"), space)
     assert "reply" not in space or space["reply"]["completions"][0]["text"]
 
 
-def test_its_shell_lines_are_commands_of_the_series(monkeypatch):
+def test_shell_lines_are_commands_of_the_series(monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
-    inline = re.findall(r"`((?:torchrun|python -m helpers)[^`]*)`", README)
+    inline = re.findall(r"`((?:torchrun|python -m helpers )[^`]*)`", TEXT)
     lines = [line.split("#")[0] for block in blocks("bash") for line in block.splitlines()]
     asked = [shlex.split(line) for line in (*lines, *inline) if "-m helpers " in line]
     asked = [words[words.index("helpers") + 1 :] for words in asked]
     complete = [words for words in asked if "RUN" not in words]
     assert len(complete) >= 5
     for words in asked:
-        args = parser().parse_args(words)
+        args = parser().parse_args(["own" if word == "NAME" else word for word in words if word != "…"])
         if words[0] == "train":
             profile = PROFILES[args.profile]
             assert profile.recipe(args.recipe).steps
+
+
+def test_every_command_and_option_is_listed():
+    (commands,) = (action.choices for action in parser()._actions if action.choices)
+    listed = set(re.findall(r"--[a-z-]+", HELPERS)) | {"--help"}
+    for name, options in commands.items():
+        assert f"`python -m helpers {name}" in HELPERS or f"of `{name}`" in HELPERS, name
+        for action in options._actions:
+            assert set(action.option_strings) - {"-h"} <= listed, (name, action.option_strings)
+
+
+def test_every_program_of_the_tests_that_is_named_is_there():
+    asked = set(re.findall(r"python -m (tests[\w.]*)(?: ([a-z_]+))?", TEXT))
+    assert len(asked) > 5
+    for module, name in asked:
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+        assert not name or (path / f"{name}.py").is_file(), name
 
 
 def test_the_commands_of_the_targets_are_ones_that_the_programs_take():
@@ -203,7 +228,7 @@ def settings(recipe: str) -> list[float]:
     return [float(number) for number in re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", recipe)]
 
 
-def test_its_table_of_recipes_is_that_of_the_records():
+def test_the_table_of_recipes_is_that_of_the_records():
     """The recorded seed of each recipe lies in the range of its three, in tokens; and near their mean, in epochs."""
     tries = list(csv.DictReader((ROOT / "data/runs/recipes.csv").open(encoding="utf-8", newline="")))
     for label, tokens, epochs in table("recipe", "tokens read", "epochs")[1:]:
@@ -215,7 +240,7 @@ def test_its_table_of_recipes_is_that_of_the_records():
         assert abs(float(numbers(epochs)[0]) / float(row["epochs"]) - 1) < 0.02, label
 
 
-def test_its_full_size_table_is_that_of_the_recorded_runs():
+def test_the_full_size_table_is_that_of_the_recorded_runs():
     runs = list(recorded("gpt2-124m-*").values())
     rows = table("windows, steps, epochs, time")[1:]
     assert len(rows) == len(runs)
@@ -239,18 +264,39 @@ def test_its_full_size_table_is_that_of_the_recorded_runs():
         assert int(numbers(recites)[0]) == m["longest_recitation"]
 
 
-def test_its_table_of_speeds_is_that_of_the_record():
-    """Every tokens/s that the table of decoding says was measured, and the share of the limit with it."""
+def test_the_commands_of_the_full_size_table_are_those_of_the_recorded_runs():
+    lines = [shlex.split(line) for block in blocks("bash", RUNS) for line in block.splitlines()]
+    rows = [numbers(row[0])[:3] for row in table("windows, steps, epochs, time")[1:]]
+    for line, (batch, window, steps) in zip(lines, rows, strict=True):
+        args = parser().parse_args(line[line.index("helpers") + 1 :])
+        own = PROFILES[args.profile].recipe(args.recipe)
+        asked = {"window": own.window, "lr": own.lr, "muon_lr": own.muon_lr, "steps": args.steps}
+        asked |= {name: float(value) for name, value in (entry.split("=") for entry in args.set)}
+        assert (asked["batch_size"], asked["window"], args.steps) == (int(batch), int(window), int(steps))
+        records = [found["run"] for found in recorded("gpt2-124m-*").values()]
+        (record,) = (r for r in records if all(r["recipe"][name] == value for name, value in asked.items()))
+        assert record["excerpt"] == args.excerpt
+
+
+def test_the_table_of_speeds_is_that_of_the_record():
+    """Every tokens/s, and what follows: how many times no cache and transformers, and which share of the bound."""
     rows = csv.DictReader((ROOT / "data/runs/decoding.csv").open(encoding="utf-8", newline=""))
-    speeds = [float(row["tokens/s"]) for row in rows]
-    said = [number for row in table("", "tokens/s")[1:] for number in numbers(row[1])]
-    assert len(said) == len(speeds)
-    for number in said:
-        assert any(says(number, speed) for speed in speeds), number
+    speeds = {row["name"]: (float(row["tokens/s"]), row["limit"]) for row in rows}
+    said = table("decoder", "tokens/s")[1:]
+    assert [row[0] for row in said] == list(speeds)
+    slowest = min(speed for speed, _ in speeds.values())
+    for name, written, *cells in said:
+        speed, limit = speeds[name]
+        assert says(written, speed), name
+        peer, _ = speeds["transformers, bf16" if "bf16" in name else "transformers, fp32"]
+        ratios = [speed / slowest, speed / peer, *([100 * speed / float(limit)] if limit else [])]
+        for ratio, value in zip((number for cell in cells for number in numbers(cell)), ratios, strict=True):
+            close = abs(float(ratio) - value) < 0.005 * value  # the record has one digit behind the point
+            assert says(ratio, value) or close, (name, ratio, value)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_its_recipes_are_those_of_the_full_size(recipe):
+def test_the_recipes_are_those_of_the_full_size(recipe):
     (row,) = (row for row in table("recipe", "what it is")[1:] if row[0] == recipe)
     at_full_size, sizes = PROFILES["t4"].recipe(recipe), re.findall(r"(\d+) x (\d+)", " ".join(row))
     assert f"{at_full_size.steps:,} steps" in row[-1]
@@ -258,7 +304,7 @@ def test_its_recipes_are_those_of_the_full_size(recipe):
     assert ("fixed grid" in row[2]) == (at_full_size.policy == "grid")
 
 
-def test_its_floors_are_what_the_measure_says(monkeypatch):
+def test_the_floors_are_what_the_measure_says(monkeypatch):
     """All of them, where the text is at hand (SHAKESPEARE_PATH or data/input.txt)."""
 
     def unasked(_):
@@ -274,3 +320,55 @@ def test_its_floors_are_what_the_measure_says(monkeypatch):
     for row, policy in zip(rows, ("grid", "random"), strict=True):
         for window, written in zip(head[1:], row[1:], strict=True):
             assert says(written, loss_floor(tokens, int(window), policy).mean), (policy, window)
+
+
+# --- places --------------------------------------------------------------------------------------------------------
+
+
+def test_readme_fits():
+    """And begins with what the reader came for: the result, the two commands, a picture of each."""
+    lines = README.splitlines()
+    assert len(lines) <= 130
+    assert {"make run-all", "make test"} <= {" ".join(line.split()[:2]) for line in lines[:50]}
+    pictures = re.findall(r"^!\[[^\]]{40,}\]\(([^)]+)\)$", README, flags=re.M)
+    assert pictures == ["data/runs/full-size.png", "data/runs/page.png"]
+    assert all((ROOT / picture).stat().st_size <= 150_000 for picture in pictures)
+
+
+def anchors(page: Path) -> set[str]:
+    """The places in a page that a link can name, as GitHub makes them from its headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_points_to_something_that_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_citation_is_of_the_citation_file_format():
+    """What version 1.2.0 requires, and only keys that it knows."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(cited)
+    assert set(cited) <= {
+        "cff-version",
+        "message",
+        "title",
+        "authors",
+        "type",
+        "repository-code",
+        "license",
+        "keywords",
+    }
+    assert cited["type"] in ("software", "dataset")
+    assert cited["authors"]
+    assert all(set(author) == {"name"} and author["name"] for author in cited["authors"])
+    assert cited["license"] == (ROOT / "LICENSE").read_text(encoding="utf-8").split()[0]
+    assert cited["repository-code"].startswith("https://")
+    assert len(cited["keywords"]) == len(set(cited["keywords"])) >= 1

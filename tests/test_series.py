@@ -5,12 +5,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+from itertools import pairwise
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from helpers.files import ROOT
+from helpers.files import ROOT, imported
 from helpers.tools.execute import NotebookError, refresh_notebook, run_notebook, write_html
 
 
@@ -81,27 +83,90 @@ def test_make_help_lists_every_target():
     assert sorted(listed) == sorted(phony)
 
 
-def test_results_that_were_deleted_are_made_again(tmp_path):
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A copy of the series in which every notebook has been executed, so far as make can tell."""
+    folder = tmp_path_factory.mktemp("series")
+    shutil.copy(ROOT / "Makefile", folder)
+    for name in ("helpers", "notebooks", "data"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "runs/demo").mkdir(parents=True)
+    (folder / "runs/demo/.started").touch()
+    for name in NOTEBOOKS:
+        source, target = f"notebooks/{name}.ipynb", f"build/demo/{name}.ipynb"
+        line = [sys.executable, "-m", "helpers.tools.depends", source, target]
+        subprocess.run(line, cwd=folder, env=bare_make() | {"PYTHONPATH": ""}, check=True)
+        (folder / target).touch()
+    return folder
+
+
+def planned(folder, *arguments: str, change: str | None = None) -> list[str]:
+    """The notebooks that make would execute there; after a change of a file, which is taken back."""
+    if change:
+        before = (folder / change).stat()
+        newest = max(path.stat().st_mtime for path in folder.rglob("*"))
+        os.utime(folder / change, (newest + 10, newest + 10))
+    line = ["make", "-n", "run-all", "PYTHON=python", *arguments]
+    done = subprocess.run(line, cwd=folder, env=bare_make(), check=True, capture_output=True, text=True)
+    if change:
+        os.utime(folder / change, (before.st_atime, before.st_mtime))
+    return re.findall(r"run notebooks/(\w+)", done.stdout)
+
+
+def test_results_that_were_deleted_are_made_again(finished):
     """make on a copy in which every notebook has been executed: nothing to do; then the results vanish."""
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in ("notebooks/01_a.ipynb", "notebooks/02_b.ipynb", "helpers/x.py", "data/sample.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
-    (tmp_path / "runs/demo").mkdir(parents=True)
-    (tmp_path / "runs/demo/.started").touch()
-    (tmp_path / "build/demo").mkdir(parents=True)
-    for name in ("01_a", "02_b"):
-        (tmp_path / f"build/demo/{name}.ipynb").touch()
+    assert planned(finished) == []
+    assert planned(finished, "PROFILE=laptop") == NOTEBOOKS
+    (finished / "runs").rename(finished / "away")
+    assert planned(finished) == NOTEBOOKS
+    (finished / "away").rename(finished / "runs")
+    assert planned(finished) == []
 
-    def planned(*arguments):
-        line = ["make", "-n", "run-all", "PYTHON=python", *arguments]
-        done = subprocess.run(line, cwd=tmp_path, env=bare_make(), check=True, capture_output=True, text=True)
-        return re.findall(r"run notebooks/(\w+)", done.stdout)
 
-    assert planned() == []
-    assert planned("PROFILE=laptop") == ["01_a", "02_b"]
-    shutil.rmtree(tmp_path / "runs")
-    assert planned() == ["01_a", "02_b"]
+def test_a_notebook_runs_again_when_what_it_imports_has_changed_and_not_otherwise(finished):
+    """And those after it, which may read what it leaves."""
+    for change in ("helpers/serve/space.py", "helpers/tools/execute.py", "data/README.md"):
+        assert planned(finished, change=change) == [], change
+    assert planned(finished, change="data/sample.txt") == NOTEBOOKS
+    assert planned(finished, change=f"notebooks/{NOTEBOOKS[2]}.ipynb") == NOTEBOOKS[2:]
+    for module in ("model", "run/session", "serve/engine", "serve/page"):
+        word = f"helpers.{module.replace('/', '.')}"
+        named = [name for name in NOTEBOOKS if word in (ROOT / f"notebooks/{name}.ipynb").read_text(encoding="utf-8")]
+        again = planned(finished, change=f"helpers/{module}.py")
+        assert again == NOTEBOOKS[-len(again) :], module
+        assert set(named) <= set(again), module
+    assert planned(finished, change="helpers/serve/page.py") != NOTEBOOKS
+    assert planned(finished, change="helpers/tools/cli.py"), "a notebook starts the command line"
+
+
+def test_a_helper_that_has_been_deleted_runs_its_notebooks_again_and_does_not_stop_make(finished):
+    (finished / "helpers/model.py").rename(finished / "model.py")
+    assert planned(finished) == NOTEBOOKS[-len(planned(finished)) :] != []
+    (finished / "model.py").rename(finished / "helpers/model.py")
+
+
+def test_what_a_program_imports_is_what_python_loads_for_it():
+    program = "from helpers.run.session import Session\nfrom helpers.memorization import recall"
+    loaded = "sorted(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'helpers')"
+    line = [sys.executable, "-c", f"{program}\nimport sys\nprint(*{loaded}, sep='\\n')"]
+    done = subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert sorted(str(ROOT / file) for file in imported(program)) == done.stdout.split()
+
+
+def test_only_commands_import_helpers_late():
+    """So what `imported` finds at the top of the files is all: for make, and for a Space."""
+    for path in (ROOT / "helpers").glob("**/*.py"):
+        if path.parent.name != "tools":
+            assert not re.search(r"^ +from helpers", path.read_text(encoding="utf-8"), flags=re.M), path
+
+
+def test_every_notebook_waits_for_the_one_before_it():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for before, after in pairwise(NOTEBOOKS):
+        assert f"\n$(OUT)/{after}.ipynb: $(OUT)/{before}.ipynb\n" in makefile
 
 
 def test_make_runs_the_notebooks_in_order_one_after_the_other():
@@ -141,13 +206,20 @@ def test_the_readme_and_ci_use_commands_that_exist():
     script = (ROOT / ".ci/run").read_text()
     assert "make run-all" in script
     assert "make test" in script
-    for path in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
-        assert (ROOT / path).exists(), path
+    for path in ("helpers/README.md", "data/runs/README.md", "CONTRIBUTING.md"):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert set(re.findall(r"(?:`|^|&& )make ([a-z-]+)", text, flags=re.M)) <= targets, path
 
 
 def test_the_readme_describes_the_helpers_that_are_there():
+    """And no others: the top of the folder by name, the three below it as a line each; helpers/README.md every file."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    tree = readme.split("```")[readme.split("```").index(next(b for b in readme.split("```") if "helpers/  " in b))]
-    programs = {"install", "set_up_cell", "__init__"}
-    for path in (ROOT / "helpers").glob("*.py"):
-        assert path.stem in programs or re.search(rf"\b{path.stem}\b", tree), path.stem
+    (tree,) = (block for block in readme.split("```") if "helpers/  " in block)
+    listed = re.findall(r"^  ([a-z_]+|__main__) .*?\S(?:  +([a-z_]+|__main__) .*)?$", tree, flags=re.M)
+    top = {path.stem for path in (ROOT / "helpers").glob("*.py")} - {"__init__"}
+    assert {name for names in listed for name in names if name} == top
+    folders = {path.parent.name for path in (ROOT / "helpers").glob("*/*.py")}
+    assert set(re.findall(r"^  ([a-z]+)/ ", tree, flags=re.M)) == folders
+    mapped = re.findall(r"^\| `([\w/]+)\.py` \|", (ROOT / "helpers/README.md").read_text(encoding="utf-8"), flags=re.M)
+    files = [path.relative_to(ROOT / "helpers") for path in (ROOT / "helpers").glob("**/*.py")]
+    assert sorted(mapped) == sorted(f.with_suffix("").as_posix() for f in files if f.stem != "__init__")

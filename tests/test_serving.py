@@ -17,13 +17,13 @@ import pytest
 from helpers.checkpoint import CheckpointError, save_checkpoint
 from helpers.config import PROFILES, TARGET
 from helpers.data import load_corpus
-from helpers.files import ROOT, write_json
+from helpers.files import ROOT, imported, write_json
 from helpers.generate import Decoder
 from helpers.serve.engine import Completion, Completions, Engine
 from helpers.serve.page import LOOK, QUIET, _controls, _curve, build_app
 from helpers.serve.render import as_html, as_json
 from helpers.serve.request import Limits, Request, RequestError
-from helpers.serve.space import NEEDED, _with_imports, write_space
+from helpers.serve.space import APP, NEEDED, write_space
 from tests.commands import command
 from tests.conftest import tiny_gpt
 
@@ -277,7 +277,7 @@ def test_more_requests_than_there_is_room_for_are_told_so(address):
 def test_a_space_holds_all_it_needs_and_no_more(run, sample, tmp_path):
     folder = write_space(run, sample, tmp_path / "space")
     files = {path.relative_to(folder) for path in (folder / "helpers").rglob("*.py")}
-    assert files == _with_imports(ROOT / "helpers/app.py")
+    assert files == imported(APP)
     names = {path.relative_to("helpers").with_suffix("").as_posix() for path in files}
     assert {"app", "serve/engine", "serve/page", "model"} <= names
     assert not {"interop", "tools/execute", "__main__"} & names

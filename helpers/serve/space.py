@@ -1,6 +1,5 @@
 """A Space: one folder with the page, 8-bit weights and the book, which runs by itself."""
 
-import ast
 import re
 import shutil
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from helpers.checkpoint import load_checkpoint
 from helpers.errors import SeriesError
-from helpers.files import ROOT, writing
+from helpers.files import ROOT, imported, writing
 from helpers.model import GPT
 from helpers.quantize import quantize_int8, save_int8
 
@@ -70,7 +69,7 @@ def _fill(folder: Path, run: Path, model: GPT, meta: dict[str, Any], book: str) 
     (folder / OURS).write_text("written by `python -m helpers space`, which replaces what it wrote\n")
     for part in ("helpers", "run"):
         shutil.rmtree(folder / part, ignore_errors=True)
-    for file in sorted(_with_imports(ROOT / "helpers/app.py")):
+    for file in sorted(imported(APP)):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, folder / file)
     shutil.copy(ROOT / "LICENSE", folder)
@@ -85,16 +84,6 @@ def _fill(folder: Path, run: Path, model: GPT, meta: dict[str, Any], book: str) 
     parameters = sum(p.numel() for p in model.parameters())
     text = README.format(gradio=pins["gradio"], parameters=parameters)
     (folder / "README.md").write_text(text, encoding="utf-8")
-
-
-def _with_imports(file: Path, found: frozenset[Path] = frozenset()) -> frozenset[Path]:
-    """A module of ours and all that it imports of ours, what these import, and their packages; below ROOT."""
-    found |= {file.relative_to(ROOT), (file.parent / "__init__.py").relative_to(ROOT)}
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    modules = (node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
-    for other in (ROOT / f"{name.replace('.', '/')}.py" for name in modules if name.startswith("helpers.")):
-        found = found if other.relative_to(ROOT) in found else _with_imports(other, found)
-    return found
 
 
 def _pins() -> dict[str, str]:

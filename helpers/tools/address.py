@@ -1,7 +1,7 @@
 """Put the repository's address where readers click: `python -m helpers.tools.address OWNER/NAME`, or `--check` it.
 
 It stands in one place, the set-up cell's file. From there it goes into every notebook's set-up cell, into the links at
-the head of every notebook that open it in Colab and Kaggle, and into the README.
+the head of every notebook that open it in Colab and Kaggle, into the README and CITATION.cff.
 """
 
 import json
@@ -18,6 +18,7 @@ KAGGLE = "https://kaggle.com/kernels/welcome?src=https://github.com/{address}/bl
 LINKS = re.compile(r"^\[Open in Colab\]\(.*$", re.MULTILINE)
 BADGE = re.compile(rf"(colab\.research\.google\.com/github/|github\.com/){NAME}(?=/blob/main/notebooks/)")
 CLONE = re.compile(rf"(git clone (?:--depth 1 )?{HOST}){NAME}(?= )")
+CITED = re.compile(rf'(repository-code: "{HOST}){NAME}(?=")')
 
 
 class AddressError(ValueError):
@@ -36,19 +37,21 @@ def links(address: str, file: str) -> str:
 
 
 def put(address: str, root: Path = ROOT) -> list[Path]:
-    """Write `address` into the set-up cell's file, every notebook and the README; the files that changed.
+    """Write `address` into the set-up cell's file, every notebook, README and CITATION.cff; those that changed.
 
     Outputs and everything else stay as they are, byte for byte. Raises AddressError for what is no OWNER/NAME.
     """
     address = address.removeprefix(HOST).removesuffix("/").removesuffix(".git")
     if not re.fullmatch(NAME, address) or address.split("/")[1] in (".", ".."):
         raise AddressError(f"{address!r} is no address on GitHub: it must look like owner/name")
-    cell, readme = root / "helpers/tools/setup_cell.py", root / "README.md"
+    cell = root / "helpers/tools/setup_cell.py"
     new = {cell: re.sub(rf'"{HOST}{NAME}"', f'"{HOST}{address}"', _cell(root))}
     for notebook in sorted((root / "notebooks").glob("*.ipynb")):
         new[notebook] = _notebook(notebook, address, new[cell].strip())
-    text = readme.read_text(encoding="utf-8")
-    new[readme] = CLONE.sub(rf"\g<1>{address}", BADGE.sub(rf"\g<1>{address}", text))
+    for path in (root / "README.md", root / "CITATION.cff"):
+        new[path] = path.read_text(encoding="utf-8")
+        for link in (BADGE, CLONE, CITED):
+            new[path] = link.sub(rf"\g<1>{address}", new[path])
     changed = [path for path, content in new.items() if path.read_text(encoding="utf-8") != content]
     for path in changed:
         path.write_text(new[path], encoding="utf-8", newline="\n")

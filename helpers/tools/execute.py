@@ -175,7 +175,7 @@ def refresh_notebook(source: Path, limit: float | None = None, stream: TextIO | 
     Runs of the same source on the same machine give the same file, byte for byte. What its cells took goes to
     usual_seconds.json beside it.
     """
-    set_up_cell = (ROOT / "helpers" / "set_up_cell.py").read_text(encoding="utf-8").strip()
+    set_up_cell = (ROOT / "helpers/tools/setup_cell.py").read_text(encoding="utf-8").strip()
     notebook = nbformat.read(source, as_version=4)
     for cell in notebook.cells:
         if "set-up" in cell.metadata.get("tags", []):

@@ -1,8 +1,8 @@
 """`make gpu-proof`: on a CUDA machine, unattended, everything of the series that only a GPU can prove.
 
-One folder comes of it, without weights: a log and the numbers of every stage, the record of the full run and README's
-table of it. A stage that fails or takes too long does not stop the others; one that has passed in the folder is not
-run again. Without CUDA the same stages run at a small size on the CPU, so that this program cannot rot.
+One folder comes of it, without weights: a log and the numbers of every stage, the record of the full run and its row
+for the table in data/runs. A stage that fails or takes too long does not stop the others; one that has passed in the
+folder is not run again. Without CUDA the same stages run at a small size on the CPU, so that this program cannot rot.
 """
 
 import argparse

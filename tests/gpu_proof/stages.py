@@ -306,7 +306,7 @@ def run(sizes: Sizes, place: Place) -> dict:
 
 
 def table(_: Sizes, place: Place) -> dict:
-    """README's table of the full run; and the folder is small and holds no weights."""
+    """The full run's row for the table in data/runs; and the folder is small and holds no weights."""
     m, r = (read_json(place.out / f"run/{name}.json") for name in ("metrics", "run"))
     e, recipe = r["environment"], r["recipe"]
     what = (
@@ -315,7 +315,7 @@ def table(_: Sizes, place: Place) -> dict:
     loss = f"{m['loss_grid']:.3f} / {m['loss_shift_half']:.3f} / {m['loss_random']:.3f} ({m['floor_random']:.3f})"
     recall = f"{m['recall_32_32']:.1%} / {m['recall_50_50']:.1%}"
     peak = f"{m['peak_bytes'] / 2**30:.1f} GiB"
-    head = ("windows, steps, epochs, time", "loss: grid / moved by half / random (floor)", "positions >= 32")
+    head = ("windows, steps, epochs, time", "loss: grid / shifted by half a window / random (floor)", "positions >= 32")
     head += ("32 → 32 / 50 → 50 verbatim", "recites from the opening", "tokens/s", "peak memory", "machine")
     speed = f"{m['tokens_seen'] / m['seconds']:,.0f}"
     machine = f"{e['hardware']}, {e['dtype']}{', compiled' if e['compiled'] else ''}"
