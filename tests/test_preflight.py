@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from helpers import runtime
 from helpers.config import PROFILES, GPTConfig
+from helpers.run import preflight
 from helpers.run.preflight import (
     RefusedError,
     flops_per_token,
@@ -20,7 +22,7 @@ from helpers.run.preflight import (
     refuse_without_gpu,
 )
 from helpers.runtime import Runtime
-from helpers.tools import execute, guard, runtime
+from helpers.tools import execute
 from tests.conftest import CPU
 
 GPT2 = GPTConfig()
@@ -99,7 +101,7 @@ def test_on_a_cpu_the_recipe_says_what_a_pass_holds():
 
 
 def test_a_forecast_is_what_the_log_says():
-    rows = [{"dt": 9.0, "tokens/s": 111.0}] + 19 * [{"dt": 2.0, "tokens/s": 500.0}]
+    rows = [{"seconds": 9.0, "tokens/s": 111.0}] + 19 * [{"seconds": 2.0, "tokens/s": 500.0}]
     expected = forecast(rows, steps_left=60, other_tokens=30_000, flops=800e6, rate=1e12, peak_bytes=3 * 2**30)
     assert str(expected) == "500 tokens/s, MFU 40%, 3:00 min to the end, peak memory 3.0 GiB"
     assert forecast(rows, 90, 0, 800e6, 1e12, 0, world=2).mfu == 0.2
@@ -110,16 +112,12 @@ def test_a_forecast_is_what_the_log_says():
         refuse_over_budget(expected, 2.5)
 
 
-def test_the_guard_probes_as_many_steps_as_it_says():
-    assert guard.PROBE_STEPS == 20
-
-
 @pytest.fixture
 def slow(monkeypatch):
     """A CPU of 0.35 TFLOP/s (two cores with bf16), and no GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(guard, "matrix_rate", lambda _: 0.35e12)
+    monkeypatch.setattr(preflight, "matrix_rate", lambda _: 0.35e12)
     for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -149,7 +147,7 @@ def test_a_cpu_that_is_meant_or_fast_enough_is_not_refused():
 
 @pytest.mark.usefixtures("slow")
 def test_a_small_model_is_not_held_up_by_a_measurement(monkeypatch):
-    monkeypatch.setattr(guard, "matrix_rate", lambda _: pytest.fail("seconds, on a slow machine"))
+    monkeypatch.setattr(preflight, "matrix_rate", lambda _: pytest.fail("seconds, on a slow machine"))
     refuse_without_gpu(PROFILES["demo"].main.gpt, T4, CPU)
     refuse_without_gpu(GPT2, T4, CPU, steps_done=T4.steps)
 
