@@ -149,7 +149,7 @@ def test_ten_kills_in_one_run_change_no_bit(calm, tmp_path):
     assert same(ours, theirs), f"seed {seed}"
     logs = [read_log(f / "log.csv") for f in (folder, calm)]
     assert [row["step"] for row in logs[0]] == list(range(1, 25))
-    for column in ("loss", "avg_loss", "best_loss", "lr", "norm"):
+    for column in ("loss", "avg_loss", "best_loss", "lr", "grad_norm"):
         assert [row[column] for row in logs[0]] == [row[column] for row in logs[1]], f"seed {seed}: {column}"
 
 
@@ -330,7 +330,7 @@ def test_the_best_model_is_kept_and_reported(tokens, tmp_path):
     assert metrics["steps"] == 40
 
 
-def test_data_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tokens, tmp_path):
+def test_a_nan_in_the_data_stops_the_run_and_keeps_the_last_good_checkpoint(tokens, tmp_path):
     def trainer_with(step: int | None):
         trainer = trainer_of_bytes(tokens, steps=12)
         embed = trainer.model.transformer.drop

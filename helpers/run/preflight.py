@@ -185,7 +185,7 @@ def forecast(
     other_tokens: what is still to be measured, in tokens that cost as much as training on them. saving: seconds that
     checkpoints take for each second between them.
     """
-    seconds = sorted(row["dt"] for row in rows)[len(rows) // 2]  # the median: first steps are slow
+    seconds = sorted(row["seconds"] for row in rows)[len(rows) // 2]  # the median: first steps are slow
     speed = sorted(row["tokens/s"] for row in rows)[len(rows) // 2]
     left = (steps_left * seconds + other_tokens / speed) * (1 + saving)
     return Forecast(speed, speed * flops / rate / world, left, peak_bytes)

@@ -248,7 +248,7 @@ class Session:
         rules = {"single batch": None, "mean of 100": None, "whole corpus": self.measured}
         first = {rule: stop_step(self.log, rule, self.target, found) for rule, found in rules.items()}
         metrics |= {f"first below {self.target}: {rule}": step for rule, step in first.items()}
-        seconds = sum(self.log.column("dt"))
+        seconds = sum(self.log.column("seconds"))
         tokens = tokens_seen(self.log.rows)[-1]
         metrics |= {"steps": trainer.steps_done, "seconds": seconds, "tokens_seen": tokens}
         metrics |= {"epochs": tokens / (self.tokens.numel() - 1), "peak_bytes": peak_memory(trainer.runtime)}

@@ -40,7 +40,7 @@ def to_target(changes: dict, seed: int, every: int = 5) -> dict:
     trainer = new_trainer(experiment, study.tokens, study.tokenizer.n_vocab, seed, "cpu")
     tokens, seconds, loss = 0, 0.0, float("nan")
     for step in trainer.steps():
-        tokens, seconds = tokens + step.tokens, seconds + step.dt
+        tokens, seconds = tokens + step.tokens, seconds + step.seconds
         if step.number % every == 0:
             loss = corpus_loss(trainer.model, study.tokens, experiment.recipe.window).mean
             if loss < TARGET or loss != loss:

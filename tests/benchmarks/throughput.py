@@ -69,7 +69,7 @@ def ours(B: int, T: int, optimizer: str, runtime: Runtime):
     recipe = Recipe(steps=10_000, window=T, batch_size=B, policy="grid", optimizer=optimizer, lr=3e-4, muon_lr=3e-4)
     trainer = Trainer(model, Windows(tokens, T, B, "grid", SEED), recipe, runtime)
     trainer.prepare()
-    return (step.dt for step in trainer.steps())
+    return (step.seconds for step in trainer.steps())
 
 
 def contestant(name: str, B: int, T: int, runtime: Runtime):

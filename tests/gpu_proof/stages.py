@@ -136,8 +136,9 @@ def half(sizes: Sizes, _: Place) -> dict:
         trainer = new_trainer(sizes, dtype)
         require(trainer.scaler.is_enabled() == (name == "fp16"), "loss scaling is for fp16")
         steps = list(trainer.steps())
-        found[name], middle = [step.loss for step in steps], sorted(steps, key=lambda step: step.dt)[len(steps) // 2]
-        speed[name] = middle.tokens / middle.dt
+        found[name] = [step.loss for step in steps]
+        middle = sorted(steps, key=lambda step: step.seconds)[len(steps) // 2]
+        speed[name] = middle.tokens / middle.seconds
     for name in ("bf16", "fp16"):
         close(found[name], found["fp32"], 0.1)
     require(found["fp32"][-1] < found["fp32"][0], "the loss does not fall")
@@ -161,7 +162,7 @@ def compiled(sizes: Sizes, _: Place) -> dict:
             require(trainer.compiled == (name == "compiled"), f"{name}: {said}")
             steps = list(trainer.steps())
             close([step.loss for step in steps], eager, 0.1 if name == "compiled" else 0.02)
-            numbers[f"{name}: seconds a step"] = min(step.dt for step in steps)
+            numbers[f"{name}: seconds a step"] = min(step.seconds for step in steps)
     return numbers
 
 
@@ -179,7 +180,7 @@ def limited(sizes: Sizes, trainer: Trainer, limit: float, windows: int) -> Itera
         return
     loss = trainer.model.loss
 
-    def guarded(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def limited_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         if len(x) > windows:
             raise torch.OutOfMemoryError("pretended")
         return loss(x, y)
@@ -187,7 +188,7 @@ def limited(sizes: Sizes, trainer: Trainer, limit: float, windows: int) -> Itera
     always = replace(trainer.runtime, compiles=True)  # a CPU tries its first batch out only where it compiles
     with (
         mock.patch.object(trainer, "runtime", always),
-        mock.patch.object(trainer.model, "loss", guarded),
+        mock.patch.object(trainer.model, "loss", limited_loss),
         mock.patch.object(torch, "compile", lambda model, **_: model),
         mock.patch.object(training, "COMPILE_PAYS", 1),
     ):
