@@ -18,11 +18,11 @@ from helpers.distributed import of_a_lost_process
 from helpers.errors import LostError, SeriesError, StoppedError
 from helpers.files import on_drive, write_json, writing
 from helpers.memorization import measure, whole_corpus_loss
+from helpers.model import flops_per_token
 from helpers.run.log import RunLog, stop_step, tokens_seen
 from helpers.run.preflight import (
     PROBE_STEPS,
     RefusedError,
-    flops_per_token,
     forecast,
     matrix_rate,
     peak_memory,

@@ -15,7 +15,7 @@ from helpers.data import DataError, gpt2_tokenizer, load_corpus
 from helpers.errors import SeriesError
 from helpers.files import read_json
 from helpers.generate import Decoder, Sampling
-from helpers.model import GPT
+from helpers.model import GPT, n_params
 from helpers.run.log import read_log
 from helpers.serve.decoding import FORMATS, load_for_decoding
 from helpers.serve.provenance import Trace, VerbatimIndex
@@ -183,10 +183,8 @@ class Served:
         file = self.folder / "metrics.json"
         found = read_json(file) if file.is_file() else {}
         c, known = model.config, {key: value for key, value in found.items() if value is not None}
-        count = (c.vocab_size + c.block_size) * c.n_embd + c.n_layer * 12 * c.n_embd**2  # tables and matrices
-        vectors = [p for p in model.parameters() if p.ndim == 1]
         card = {
-            "parameters": f"{count + sum(v.numel() for v in vectors):,}",
+            "parameters": f"{n_params(c):,}",
             "architecture": f"GPT-2: {c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, {c.vocab_size:,} rows",
             "learnt": f"{self.meta['corpus']}: {len(self.book):,} characters, {len(self.index.tokens):,} tokens",
             "windows": f"{self.window} tokens",

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from helpers.config import GPTConfig, Recipe
-from helpers.model import GPT
-from helpers.run.preflight import flops_per_token, matrix_rate, peak_memory
+from helpers.model import GPT, flops_per_token
+from helpers.run.preflight import matrix_rate, peak_memory
 from helpers.runtime import Runtime, pick_runtime, set_up
 from helpers.train import Trainer
 from helpers.windows import Windows
