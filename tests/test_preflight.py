@@ -11,10 +11,10 @@ from helpers.config import PROFILES, GPTConfig
 from helpers.run import preflight
 from helpers.run.preflight import (
     RefusedError,
+    first_micro_batch,
     forecast,
     matrix_rate,
     memory_needed,
-    micro_batch,
     peak_memory,
     refuse_hopeless,
     refuse_over_budget,
@@ -85,13 +85,13 @@ def test_a_card_that_is_too_old_is_left_alone_by_notebooks_and_refused_by_a_long
 
 
 @pytest.mark.parametrize(("free", "windows"), [(140, 32), (14.6, 32), (7.5, 16), (5.5, 8), (3.0, 2)])
-def test_the_micro_batch_is_what_the_free_memory_holds(gpu, free, windows):
+def test_the_first_micro_batch_is_what_the_free_memory_holds(gpu, free, windows):
     gpu(free=free)
-    assert micro_batch(GPT2, replace(T4, accumulation=1), CUDA) == windows
+    assert first_micro_batch(GPT2, replace(T4, accumulation=1), CUDA) == windows
 
 
 def test_on_a_cpu_the_recipe_says_what_a_pass_holds():
-    assert micro_batch(GPT2, replace(T4, accumulation=4), CPU) == T4.batch_size // 4
+    assert first_micro_batch(GPT2, replace(T4, accumulation=4), CPU) == T4.batch_size // 4
 
 
 def test_a_forecast_is_what_the_log_says():

@@ -129,9 +129,11 @@ def refuse_hopeless(
         )
 
 
-def micro_batch(config: GPTConfig, recipe: Recipe, runtime: Runtime, world: int = 1) -> int:
-    """The most windows in one forward pass that the recipe allows and, on a GPU, nine tenths of free memory hold.
+def first_micro_batch(config: GPTConfig, recipe: Recipe, runtime: Runtime, world: int = 1) -> int:
+    """Where `Trainer.prepare`, which picks the micro-batch by trying it, begins: windows in one forward pass.
 
+    The most that the recipe allows and, on a GPU, nine tenths of free memory should hold. The trial alone would begin
+    too high there: it runs before the optimizers have their states, and compiles anew for each size that it tries.
     world: how many processes share the windows of a step.
     """
     windows = min(recipe.batch_size // recipe.accumulation, -(-recipe.batch_size // world))

@@ -24,7 +24,7 @@ from helpers.generate import generate
 from helpers.memorization import corpus_loss, whole_corpus_loss
 from helpers.model import GPT
 from helpers.run import preflight
-from helpers.run.experiment import read
+from helpers.run.experiment import tokenize
 from helpers.run.log import read_log
 from helpers.run.report import record_run
 from helpers.runtime import Runtime, card
@@ -103,14 +103,14 @@ def close(ours: list[float], theirs: list[float], share: float) -> None:
 def new_trainer(sizes: Sizes, dtype: torch.dtype, compiles: bool = False, **changes) -> Trainer:
     """A trainer of the profile's model on the bundled scene, computing in `dtype`."""
     experiment = replace(pick_profile(sizes.profile).main, excerpt=None)
-    study = read(experiment, load_corpus("sample"))
+    data = tokenize(experiment, load_corpus("sample"))
     recipe = replace(experiment.recipe, **{"steps": sizes.steps, "batch_size": sizes.windows, **changes})
     runtime = Runtime(torch.device(sizes.device), dtype, (f"{sizes.device}: to be proven",), compiles)
     torch.manual_seed(1337)
-    model = GPT(replace(experiment.gpt, vocab_size=study.tokenizer.n_vocab))
+    model = GPT(replace(experiment.gpt, vocab_size=data.tokenizer.n_vocab))
     model.init_weights(recipe.zero_residual)
     model.to(runtime.device)
-    windows = Windows(study.tokens.to(runtime.device), recipe.window, recipe.batch_size, recipe.policy, 1337)
+    windows = Windows(data.tokens.to(runtime.device), recipe.window, recipe.batch_size, recipe.policy, 1337)
     return Trainer(model, windows, recipe, runtime)
 
 
@@ -208,7 +208,7 @@ def memory(sizes: Sizes, _: Place) -> dict:
         trainer = new_trainer(sizes, DTYPES["fp16"], batch_size=whole, steps=2)
         with limited(sizes, trainer, limit, windows):
             with mock.patch.object(preflight, "free_memory", partial(left, limit)):
-                trainer.micro_batch = preflight.micro_batch(trainer.model.config, trainer.recipe, trainer.runtime)
+                trainer.micro_batch = preflight.first_micro_batch(trainer.model.config, trainer.recipe, trainer.runtime)
             said = trainer.prepare()
             first = losses(trainer)
             with trainer.runtime.autocast():
