@@ -90,13 +90,17 @@ def test_every_public_name_has_a_docstring(name):
     assert ast.get_docstring(tree) or name == "tools.setup_cell"
 
 
-def test_helpers_stay_thin():
-    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in FILES.items()}
-    assert max(lines.values()) <= 260, lines
-    for name, path in FILES.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno < 45, f"{name}.{node.name}"
+def most_lines(name: str) -> tuple[int, int]:
+    """Of a file and of a function in it; the first numbers are the rule, the others are on their way to it."""
+    return (200, 40) if package(name) == "run" or name in ("tools.cli", "tools.arguments") else (260, 45)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_helpers_stay_thin(name):
+    text, (of_a_file, of_a_function) = FILES[name].read_text(encoding="utf-8"), most_lines(name)
+    assert len(text.splitlines()) <= of_a_file
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
+    assert [n.name for n in functions if n.end_lineno - n.lineno + 1 > of_a_function] == []
 
 
 def test_the_contract_can_be_imported():

@@ -172,7 +172,7 @@ def forecast(
     world: int = 1,
     saving: float = 0.0,
 ) -> Forecast:
-    """From rows of a run's log. flops: a token; rate: FLOP/s of one device; world: how many share the work.
+    """From rows of a run's log. flops: per token; rate: FLOP/s of one device; world: how many share the work.
 
     other_tokens: what is still to be measured, in tokens that cost as much as training on them. saving: seconds that
     checkpoints take for each second between them.

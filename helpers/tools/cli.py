@@ -68,7 +68,7 @@ def _plan(trainer: Trainer, data: TrainingData, floor: float, threads: int) -> s
     """What is about to run, a line for each part."""
     recipe = trainer.recipe
     sizes = f"{n_params(trainer.model.config):,} parameters, {len(data.tokens):,} tokens of {data.corpus.name}"
-    length = f"{recipe.steps} steps, {trainer.windows.steps_per_epoch:.1f} an epoch"
+    length = f"{recipe.steps} steps, {trainer.windows.steps_per_epoch:.1f} per epoch"
     floor_of = f"floor of {recipe.policy} windows {floor:.4f}"
     return "\n".join((*trainer.reasons, f"threads: {threads}", sizes, length, floor_of))
 
