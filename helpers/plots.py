@@ -109,7 +109,7 @@ def plot_run(axes: Sequence[Axes], log: Mapping[str, Sequence[float]]) -> Sequen
     """Learning rate, gradient norm and speed of a run, on three axes."""
     panels = (
         ("lr", "learning rate (AdamW)", BLUE),
-        ("norm", "gradient norm", ORANGE),
+        ("grad_norm", "gradient norm", ORANGE),
         ("tokens/s", "tokens a second", GREEN),
     )
     for ax, (name, label, color) in zip(axes, panels, strict=True):

@@ -30,8 +30,8 @@ class Step:
     number: int  # 1, 2, …
     loss: float  # mean over the step's tokens, before the update, in nats
     lr: float  # AdamW's learning rate
-    norm: float  # gradient norm before clipping
-    dt: float  # seconds
+    grad_norm: float  # before clipping
+    seconds: float  # that it took
     tokens: int  # tokens predicted in this step
 
 

@@ -5,8 +5,9 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from helpers.config import PROFILES, RECIPES, GPTConfig, Recipe, pick_profile
+from helpers.data import load_corpus
 from helpers.errors import SettingError
-from helpers.run.experiment import new_trainer
+from helpers.run.experiment import new_trainer, tokenize
 from helpers.run.report import recorded
 
 RECIPE = Recipe(steps=10, window=8, batch_size=4)
@@ -57,13 +58,13 @@ def test_a_recipe_that_cannot_be_is_refused_by_name(changes, named):
         replace(RECIPE, **changes)
 
 
-def test_a_window_longer_than_the_context_is_refused_before_a_model_is_made(tokens):
+def test_a_window_longer_than_the_context_is_refused_before_a_model_is_made():
     main = PROFILES["demo"].main
     too_long = "window=256 is longer than the model's context, block_size=128"
     with pytest.raises(SettingError, match=too_long):
         replace(main, recipe=replace(main.recipe, window=256))
     with pytest.raises(SettingError, match=too_long):
-        new_trainer(main, tokens, 50, seed=0, window=256)
+        new_trainer(main, tokenize(main, load_corpus("sample")), seed=0, window=256)
 
 
 def test_a_profile_whose_windows_hold_no_recall_is_refused():

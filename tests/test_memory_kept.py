@@ -1,13 +1,13 @@
 """A short training, and whether what it learnt survives eight bits, whichever kernel multiplies."""
 
 import pytest
-import torch
 
 from helpers.config import PROFILES
+from helpers.data import load_corpus
 from helpers.generate import generate
 from helpers.memorization import corpus_loss, recall
 from helpers.quantize import quantize_int8
-from helpers.run.experiment import new_trainer
+from helpers.run.experiment import new_trainer, tokenize
 from helpers.serve import kernels
 from helpers.serve.decoding import with_kernels
 
@@ -15,11 +15,12 @@ PASSAGE = 600  # tokens
 
 
 @pytest.fixture(scope="module")
-def learnt(gpt2, sample):
+def learnt():
     """The demo model, some ten seconds old: it knows the scene's first tokens by heart."""
-    small = gpt2.restricted_to(sample)
-    tokens = torch.tensor(small.encode(sample))[:PASSAGE]
-    trainer = new_trainer(PROFILES["demo"].main, tokens, small.n_vocab, 1337, "cpu", steps=280, batch_size=4, window=64)
+    demo = PROFILES["demo"]
+    data = tokenize(demo.main, load_corpus(demo.corpus))
+    tokens = data.tokens[:PASSAGE]
+    trainer = new_trainer(demo.main, data, 1337, "cpu", tokens=tokens, steps=280, batch_size=4, window=64)
     losses = [step.loss for step in trainer.steps()]
     assert losses[-1] < 0.2 < 6 < losses[0], "it has learnt something"
     return trainer.model.eval(), tokens

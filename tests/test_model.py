@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.config import IGNORE, GPTConfig
-from helpers.model import GPT
+from helpers.model import GPT, flops_per_token, n_block_matrices, n_params
 from tests.conftest import tiny_gpt
 from tests.reference import hugging_face
 
@@ -20,6 +20,21 @@ def test_the_default_is_gpt2_124m():
     assert sum(n for name, n in sizes.items() if ".ln_" in name or "ln_f" in name) == 38_400
     assert sum(n for name, n in sizes.items() if name.endswith("bias") and "ln_" not in name) == 82_944
     assert sizes["transformer.wte.weight"] + sizes["transformer.wpe.weight"] == 39_383_808
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("sizes", [{}, {"n_layer": 3, "n_head": 2, "n_embd": 10, "block_size": 7, "vocab_size": 31}])
+def test_the_formulas_count_what_the_model_has(sizes, bias):
+    config = GPTConfig(bias=bias, **sizes)
+    with torch.device("meta"):
+        parameters = dict(GPT(config).named_parameters())
+    assert n_params(config) == sum(p.numel() for p in parameters.values())
+    assert n_block_matrices(config) == sum(p.numel() for n, p in parameters.items() if ".h." in n and p.ndim == 2)
+
+
+def test_the_124m_model_costs_798_mflop_a_token_at_512_and_855_at_1024():
+    assert flops_per_token(GPTConfig(), 512) == pytest.approx(798e6, rel=1e-3)
+    assert flops_per_token(GPTConfig(), 1024) == pytest.approx(855e6, rel=1e-3)
 
 
 @pytest.mark.parametrize(

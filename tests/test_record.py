@@ -9,7 +9,7 @@ from helpers.config import pick_profile
 from helpers.data import load_corpus
 from helpers.files import ROOT, read_json, write_json
 from helpers.run import report
-from helpers.run.experiment import describe, new_trainer, read
+from helpers.run.experiment import describe, new_trainer, tokenize
 from helpers.run.log import RunLog
 from helpers.run.report import describe_run, record_run, recorded, write_samples
 from helpers.run.session import Session
@@ -45,10 +45,10 @@ def test_a_run_made_as_notebook_04_makes_it_is_recorded(tmp_path, monkeypatch):
     """No command line: `describe`, `Session`, `begin`, `run`, `report`."""
     profile, corpus = pick_profile("demo"), load_corpus("sample")
     main = replace(profile.main, recipe=replace(profile.main.recipe, steps=1))
-    study = read(main, corpus)
-    trainer = new_trainer(main, study.tokens, study.tokenizer.n_vocab, 1)
-    meta = describe(profile, corpus, study, main.recipe.window, 1)
-    session = Session(trainer, study.tokens, tmp_path / "run", meta, profile.target, lambda _: None)
+    data = tokenize(main, corpus)
+    trainer = new_trainer(main, data, 1)
+    meta = describe(profile, data, trainer)
+    session = Session(trainer, data.tokens, tmp_path / "run", meta, profile.target, lambda _: None)
     session.begin(fresh=True)
     session.run()
     session.report()
@@ -56,7 +56,7 @@ def test_a_run_made_as_notebook_04_makes_it_is_recorded(tmp_path, monkeypatch):
     done = command("record", tmp_path / "run", "mine.1")
     assert done.stdout.startswith(f"{tmp_path / 'data/runs/mine.1'}: 1 steps, loss on the grid "), done.stderr
     samples = (tmp_path / "data/runs/mine.1/samples.txt").read_text(encoding="utf-8")
-    assert samples.startswith(f"=== temperature 0, prompt {study.text.splitlines()[0] + chr(10)!r}\n")
+    assert samples.startswith(f"=== temperature 0, prompt {data.text.splitlines()[0] + chr(10)!r}\n")
     assert read_json(tmp_path / "data/runs/mine.1/run.json")["recipe"]["steps"] == 1
 
 

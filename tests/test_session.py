@@ -23,6 +23,7 @@ from helpers.distributed import Group
 from helpers.errors import LostError, StoppedError
 from helpers.files import PlaceError
 from helpers.model import GPT
+from helpers.run.evaluation import Evaluation
 from helpers.run.log import read_log
 from helpers.run.preflight import RefusedError, forecast
 from helpers.run.session import Session
@@ -34,10 +35,10 @@ from tests.conftest import same, tiny_trainer
 BYTES = list(range(256))  # GPT-2's first ids: a vocabulary that can write anything
 
 
-def session(folder, tokens, trainer=None, **changes) -> Session:
+def session(folder, tokens, trainer=None, target=0.1, **changes) -> Session:
     meta = {"profile": "tiny", "recipe": "own", "sha256": "of nothing", "excerpt": None, "rows": BYTES}
     said: list[str] = []
-    new = Session(trainer or trainer_of_bytes(tokens, steps=40), tokens, folder, meta, 0.1, said.append, **changes)
+    new = Session(trainer or trainer_of_bytes(tokens, steps=40), tokens, folder, meta, target, said.append, **changes)
     new.said = said
     return new
 
@@ -149,7 +150,7 @@ def test_ten_kills_in_one_run_change_no_bit(calm, tmp_path):
     assert same(ours, theirs), f"seed {seed}"
     logs = [read_log(f / "log.csv") for f in (folder, calm)]
     assert [row["step"] for row in logs[0]] == list(range(1, 25))
-    for column in ("loss", "avg_loss", "best_loss", "lr", "norm"):
+    for column in ("loss", "avg_loss", "best_loss", "lr", "grad_norm"):
         assert [row[column] for row in logs[0]] == [row[column] for row in logs[1]], f"seed {seed}: {column}"
 
 
@@ -296,16 +297,14 @@ def test_a_run_over_its_budget_stops_after_twenty_steps_and_is_saved(tokens, tmp
 def test_a_run_may_end_at_its_target(tmp_path):
     pattern = torch.arange(12).repeat(10)
     trainer = trainer_of_bytes(pattern, steps=400, stop_at_target=True)
-    run = session(tmp_path, pattern, trainer)
-    run.target = 0.5
+    run = session(tmp_path, pattern, trainer, target=0.5)
     run.begin()
     run.run()
     assert trainer.steps_done < 400
     assert run.measured[trainer.steps_done] < 0.5 < min([*run.measured.values()][:-1])
     assert run.report()["first below 0.5: whole corpus"] == trainer.steps_done
 
-    again = session(tmp_path, pattern, trainer_of_bytes(pattern, steps=400, stop_at_target=True))
-    again.target = 0.5
+    again = session(tmp_path, pattern, trainer_of_bytes(pattern, steps=400, stop_at_target=True), target=0.5)
     again.begin(resume=True)
     again.run()
     assert again.trainer.steps_done == trainer.steps_done, "what has reached its target goes no further"
@@ -330,7 +329,7 @@ def test_the_best_model_is_kept_and_reported(tokens, tmp_path):
     assert metrics["steps"] == 40
 
 
-def test_data_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tokens, tmp_path):
+def test_a_nan_in_the_data_stops_the_run_and_keeps_the_last_good_checkpoint(tokens, tmp_path):
     def trainer_with(step: int | None):
         trainer = trainer_of_bytes(tokens, steps=12)
         embed = trainer.model.transformer.drop
@@ -421,19 +420,19 @@ def large(tokens, monkeypatch, tmp_path, **changes):
     return session(tmp_path, tokens, tiny_trainer(tokens, **changes))
 
 
-def test_a_large_models_measurements_cost_a_tenth_of_its_training(tmp_path):
+def test_a_large_models_measurements_cost_a_tenth_of_its_training():
     """Passes over the corpus, forward only, against three times as many operations in a training step."""
     t4 = PROFILES["t4"]
     for name in ("own", "constant", "cosine", "onecycle"):
         recipe = t4.recipe(name)
         fake = SimpleNamespace(recipe=recipe, model=SimpleNamespace(config=t4.main.gpt))
-        run = Session(fake, torch.zeros(338_025), tmp_path, {}, 0.1, print)
-        at = [s for s in range(1, recipe.steps + 1) if s % run._measured_every() == 0 or s == recipe.steps]
-        passes = sum(1 + run._in_full(s) for s in at)
+        evaluation = Evaluation(fake, torch.zeros(338_025), 0.1)
+        at = [step for step in range(1, recipe.steps + 1) if evaluation.due(step)]
+        passes = sum(1 + evaluation.in_full(step) for step in at)
         share = passes * 338_025 / 3 / (recipe.steps * recipe.batch_size * recipe.window)
         assert share <= 0.1, f"{name}: {share:.0%}"
         assert len(at) >= 10
-        assert run._in_full(recipe.steps)
+        assert evaluation.in_full(recipe.steps)
         if name == "own":
             assert len(at) == 10
 
@@ -442,7 +441,7 @@ def test_a_large_model_is_measured_on_one_grid_until_the_last_quarter(tokens, mo
     run = large(tokens, monkeypatch, tmp_path, steps=40, batch_size=64)
     asked = []
     monkeypatch.setattr(
-        "helpers.run.session.whole_corpus_loss", lambda *given: asked.append(given[3]) or 1.0 / len(asked)
+        "helpers.run.evaluation.whole_corpus_loss", lambda *given: asked.append(given[3]) or 1.0 / len(asked)
     )
     run.begin()
     run.run()
@@ -453,10 +452,10 @@ def test_a_large_model_is_measured_on_one_grid_until_the_last_quarter(tokens, mo
 
 def test_the_best_of_a_large_model_is_one_that_was_measured_in_full(tokens, monkeypatch, tmp_path):
     run = large(tokens, monkeypatch, tmp_path, steps=40)
-    run.measured = {8: 0.2, 24: 0.1}
-    assert run._best() == 24
-    run.measured |= {32: 0.3, 36: 0.2, 40: 0.25}
-    assert run._best() == 36
+    run.measured.update({8: 0.2, 24: 0.1})
+    assert run.evaluation.best() == 24
+    run.measured.update({32: 0.3, 36: 0.2, 40: 0.25})
+    assert run.evaluation.best() == 36
 
 
 def test_the_first_steps_foretell_the_report_and_the_saves_too(tokens, tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ def test_a_step_reports_what_it_did(tokens):
     steps = list(trainer.steps())
     assert [s.number for s in steps] == list(range(1, 13))
     assert steps[0].loss == pytest.approx(math.log(50), abs=0.1)
-    assert all(s.norm > 0 and s.dt > 0 and 0 < s.tokens <= 32 for s in steps)
+    assert all(s.grad_norm > 0 and s.seconds > 0 and 0 < s.tokens <= 32 for s in steps)
     per_epoch = len(tokens) - 1
     assert sum(s.tokens for s in steps[:10]) > per_epoch - 32
 
@@ -56,7 +56,7 @@ def test_accumulation_gives_the_same_step(tokens):
         parts = tiny_trainer(tokens, policy=policy, optimizer="adamw", accumulation=4)
         for a, b in zip(whole.steps(), parts.steps(), strict=True):
             assert a.loss == pytest.approx(b.loss, abs=1e-5)
-            assert a.norm == pytest.approx(b.norm, rel=1e-3)
+            assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-3)
 
 
 def test_the_norm_is_measured_before_clipping_and_clipping_holds(tokens):
@@ -66,7 +66,7 @@ def test_the_norm_is_measured_before_clipping_and_clipping_holds(tokens):
         applied.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]).norm().item())
 
     trainer.optimizers[0].register_step_pre_hook(note)
-    assert next(trainer.steps()).norm > 1e-2
+    assert next(trainer.steps()).grad_norm > 1e-2
     assert applied == [pytest.approx(1e-3, rel=1e-2)]
 
 
@@ -86,14 +86,14 @@ def test_fp16_is_unscaled_before_it_is_measured_and_clipped(tokens):
     assert not exact.scaler.is_enabled()
     for a, b in zip(exact.steps(), half.steps(), strict=True):
         assert b.loss == pytest.approx(a.loss, rel=0.02)
-        assert b.norm == pytest.approx(a.norm, rel=0.1)
+        assert b.grad_norm == pytest.approx(a.grad_norm, rel=0.1)
 
 
 def test_a_loss_scale_that_is_too_high_costs_a_step_and_no_weights(tokens):
     trainer = tiny_trainer(tokens, runtime=FP16)
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     run, before = trainer.steps(), weights(trainer)
-    assert not math.isfinite(next(run).norm)
+    assert not math.isfinite(next(run).grad_norm)
     assert same(before, weights(trainer))
     assert trainer.scaler.get_scale() == 2.0**39
 

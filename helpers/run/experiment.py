@@ -13,6 +13,7 @@ from helpers.config import Experiment, Profile
 from helpers.data import BPETokenizer, Corpus, gpt2_tokenizer, load_corpus
 from helpers.distributed import Group
 from helpers.model import GPT
+from helpers.run.preflight import first_micro_batch
 from helpers.run.session import Say, Session
 from helpers.runtime import pick_runtime
 from helpers.train import Trainer
@@ -20,57 +21,62 @@ from helpers.windows import Windows
 
 
 @dataclass(frozen=True)
-class Study:
+class TrainingData:
     """What an experiment learns by heart."""
 
-    text: str
+    corpus: Corpus  # what it is part of
+    excerpt: int | None  # characters of the corpus that are learnt; None: all
+    text: str  # those characters
     tokenizer: BPETokenizer
     tokens: Tensor  # (N,) int64, on the CPU
-    excerpt: int | None  # characters of the corpus that were read; None: all
 
 
-def read(experiment: Experiment, corpus: Corpus) -> Study:
+def tokenize(experiment: Experiment, corpus: Corpus) -> TrainingData:
     """The experiment's part of a corpus, in GPT-2's tokens or in those of them that the part uses."""
     text = corpus.text[: experiment.excerpt]
     tokenizer = gpt2_tokenizer() if experiment.all_rows else gpt2_tokenizer().restricted_to(text)
-    return Study(text, tokenizer, torch.tensor(tokenizer.encode(text)), experiment.excerpt)
+    return TrainingData(corpus, experiment.excerpt, text, tokenizer, torch.tensor(tokenizer.encode(text)))
 
 
 def new_trainer(
     experiment: Experiment,
-    tokens: Tensor,
-    n_vocab: int,
+    data: TrainingData,
     seed: int,
     device: str | None = None,
     group: Group | None = None,
+    tokens: Tensor | None = None,
     **changes: Any,
 ) -> Trainer:
-    """A new model with `n_vocab` rows, and its trainer on `tokens`; `changes` replace entries of the recipe."""
-    experiment = replace(experiment, recipe=replace(experiment.recipe, **changes))  # refuses what does not fit
-    recipe = experiment.recipe
-    config = replace(experiment.gpt, vocab_size=n_vocab)
+    """A new model with the data's vocabulary, and its trainer; `changes` replace entries of the recipe.
+
+    It trains on all tokens of the data, or on `tokens`, (N,) int64. SettingError where a change does not fit.
+    """
+    experiment = replace(experiment, recipe=replace(experiment.recipe, **changes))
+    recipe, group = experiment.recipe, group or Group()
+    config = replace(experiment.gpt, vocab_size=data.tokenizer.n_vocab)
     runtime = pick_runtime(config.large, device)
     torch.manual_seed(seed)
     model = GPT(config)
     model.init_weights(recipe.zero_residual)
     model.to(runtime.device)
-    windows = Windows(tokens.to(runtime.device), recipe.window, recipe.batch_size, recipe.policy, seed)
-    return Trainer(model, windows, recipe, runtime, group)
+    tokens = (data.tokens if tokens is None else tokens).to(runtime.device)
+    windows = Windows(tokens, recipe.window, recipe.batch_size, recipe.policy, seed)
+    trainer = Trainer(model, windows, recipe, runtime, group)
+    trainer.micro_batch = first_micro_batch(config, recipe, runtime, group.world)
+    return trainer
 
 
-def describe(
-    profile: Profile, corpus: Corpus, study: Study, window: int, seed: int, recipe: str = "own"
-) -> dict[str, Any]:
+def describe(profile: Profile, data: TrainingData, trainer: Trainer, recipe: str = "own") -> dict[str, Any]:
     """What meta.json says besides the model's sizes: enough to read the text again and to generate."""
     return {
         "profile": profile.name,
         "recipe": recipe,
-        "window": window,
-        "seed": seed,
-        "corpus": corpus.name,
-        "sha256": corpus.sha256,
-        "excerpt": study.excerpt,
-        "rows": study.tokenizer.rows,
+        "window": trainer.recipe.window,
+        "seed": trainer.windows.seed,
+        "corpus": data.corpus.name,
+        "sha256": data.corpus.sha256,
+        "excerpt": data.excerpt,
+        "rows": data.tokenizer.rows,
     }
 
 
@@ -85,12 +91,11 @@ def trained(profile: Profile, folder: Path, say: Say, seed: int = 1337) -> tuple
         say(f"No trained model in {folder} yet: notebook 04's main run comes first.")
         say(f"{profile.main.recipe.steps} steps, half a minute on two cores in the demo profile.")
         with torch.random.fork_rng(devices=[]):
-            corpus = load_corpus(profile.corpus)
-            study, window = read(profile.main, corpus), profile.main.recipe.window
-            trainer = new_trainer(profile.main, study.tokens, study.tokenizer.n_vocab, seed)
-            meta = describe(profile, corpus, study, window, seed)
+            data = tokenize(profile.main, load_corpus(profile.corpus))
+            trainer = new_trainer(profile.main, data, seed)
             aside = folder.with_name(f"{folder.name}.partial")  # a run that is stopped is not taken for a trained model
-            session = Session(trainer, study.tokens, aside, meta, profile.target, say)
+            meta = describe(profile, data, trainer)
+            session = Session(trainer, data.tokens, aside, meta, profile.target, say)
             session.begin(fresh=True)
             session.run()
             session.report()

@@ -1,4 +1,4 @@
-"""The log of a run: a record a step, a CSV file that survives a kill, and the rules that say when a run is done."""
+"""The log of a run: a row per step, a CSV file that survives a kill, and the rules that say when a run is done."""
 
 import csv
 import io
@@ -13,12 +13,12 @@ from helpers.train import Step
 
 
 class RunLog:
-    """The steps of a run, in memory and, with a path, in a CSV file that grows by a line a step.
+    """The steps of a run, in memory and, with a path, in a CSV file that grows by a line per step.
 
-    Columns: step; loss, avg_loss (mean of the last 100 steps), best_loss in nats; lr; norm; dt in s; tokens/s.
+    Columns: step; loss, avg_loss (mean of the last 100 steps), best_loss in nats; lr; grad_norm; seconds; tokens/s.
     """
 
-    COLUMNS = ("step", "loss", "avg_loss", "best_loss", "lr", "norm", "dt", "tokens/s")
+    COLUMNS = ("step", "loss", "avg_loss", "best_loss", "lr", "grad_norm", "seconds", "tokens/s")
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = Path(path) if path else None
@@ -40,15 +40,15 @@ class RunLog:
     def append(self, step: Step) -> None:
         losses = [row["loss"] for row in self.rows[-99:]] + [step.loss]
         best = min(step.loss, self.rows[-1]["best_loss"] if self.rows else math.inf)
-        avg, speed = sum(losses) / len(losses), step.tokens / step.dt
-        values = (step.number, step.loss, avg, best, step.lr, step.norm, step.dt, speed)
+        avg, speed = sum(losses) / len(losses), step.tokens / step.seconds
+        values = (step.number, step.loss, avg, best, step.lr, step.grad_norm, step.seconds, speed)
         self.rows.append(dict(zip(self.COLUMNS, values, strict=True)))
         if self.path:
             with writing(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerow(self.rows[-1].values())
 
     def column(self, name: str) -> list[float]:
-        """One column, a value a step."""
+        """One column, a value per step."""
         return [row[name] for row in self.rows]
 
     def _rewrite(self) -> None:
@@ -61,7 +61,7 @@ class RunLog:
 
 def tokens_seen(rows: Iterable[dict[str, float]]) -> list[int]:
     """Tokens predicted until each row of a log, that row's included."""
-    return list(accumulate(round(row["dt"] * row["tokens/s"]) for row in rows))
+    return list(accumulate(round(row["seconds"] * row["tokens/s"]) for row in rows))
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:

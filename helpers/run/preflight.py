@@ -11,6 +11,7 @@ import torch
 
 from helpers.config import GPTConfig, Recipe
 from helpers.errors import SeriesError
+from helpers.model import flops_per_token, n_block_matrices, n_params
 from helpers.runtime import Runtime, card, synchronize, too_old
 
 try:
@@ -25,16 +26,6 @@ PATIENCE = 3 * 3600  # seconds that a run may take on a CPU that nobody asked fo
 
 class RefusedError(SeriesError, RuntimeError):
     """A run that cannot reach its target, does not fit, or costs more than its budget; the message has the numbers."""
-
-
-def flops_per_token(config: GPTConfig, window: int) -> float:
-    """Floating-point operations of a training step, forward and backward, for each token of it.
-
-    Six a weight that multiplies (the tied table counts once, as the head), and attention's 12 * n_layer * T * C, of
-    which the causal mask is not subtracted: PaLM's convention (arXiv 2204.02311, appendix B).
-    """
-    matrices = 12 * config.n_layer * config.n_embd**2 + config.vocab_size * config.n_embd
-    return 6 * matrices + 12 * config.n_layer * window * config.n_embd
 
 
 def matrix_rate(runtime: Runtime, n: int | None = None) -> float:
@@ -52,19 +43,18 @@ def matrix_rate(runtime: Runtime, n: int | None = None) -> float:
     return best
 
 
-def memory_needed(config: GPTConfig, recipe: Recipe, windows: int, bytes_a_number: int) -> float:
+def memory_needed(config: GPTConfig, recipe: Recipe, windows: int, bytes_per_number: int) -> float:
     """Bytes of a step with `windows` windows in a forward pass, roughly: enough to tell hopeless from possible.
 
-    Weights, gradients and AdamW's two memories in fp32 (Muon keeps one); what a block keeps of each token for the
-    backward pass, some 32 numbers for each of its C (arXiv 2205.05198, without dropout masks and with attention
-    recomputed) and the residual stream in fp32; and the parts of the head that are there at once.
+    Weights, gradients and AdamW's running moments, first and second, in fp32 (Muon keeps one); what a block keeps of
+    each token for the backward pass, some 32 numbers for each of its C (arXiv 2205.05198, without dropout masks and
+    with attention recomputed) and the residual stream in fp32; and the parts of the head that are there at once.
     """
-    C, tokens = config.n_embd, windows * recipe.window
-    table = config.vocab_size * C
-    hidden = 12 * config.n_layer * C**2
-    states = 4 * (4 * (table + config.block_size * C) + (3 if recipe.optimizer == "muon" else 4) * hidden)
-    activations = tokens * config.n_layer * C * (32 * bytes_a_number + 16)
-    head = min(tokens, 2048) * config.vocab_size * (4 + 2 * bytes_a_number) + table * (4 + bytes_a_number)
+    C, V, tokens = config.n_embd, config.vocab_size, windows * recipe.window
+    hidden = n_block_matrices(config)
+    states = 4 * (4 * (n_params(config) - hidden) + (3 if recipe.optimizer == "muon" else 4) * hidden)
+    activations = tokens * config.n_layer * C * (32 * bytes_per_number + 16)
+    head = min(tokens, 2048) * V * (4 + 2 * bytes_per_number) + V * C * (4 + bytes_per_number)
     return states + activations + head
 
 
@@ -139,9 +129,11 @@ def refuse_hopeless(
         )
 
 
-def micro_batch(config: GPTConfig, recipe: Recipe, runtime: Runtime, world: int = 1) -> int:
-    """The most windows in one forward pass that the recipe allows and, on a GPU, nine tenths of free memory hold.
+def first_micro_batch(config: GPTConfig, recipe: Recipe, runtime: Runtime, world: int = 1) -> int:
+    """Where `Trainer.prepare`, which picks the micro-batch by trying it, begins: windows in one forward pass.
 
+    The most that the recipe allows and, on a GPU, nine tenths of free memory should hold. The trial alone would begin
+    too high there: it runs before the optimizers have their states, and compiles anew for each size that it tries.
     world: how many processes share the windows of a step.
     """
     windows = min(recipe.batch_size // recipe.accumulation, -(-recipe.batch_size // world))
@@ -180,12 +172,12 @@ def forecast(
     world: int = 1,
     saving: float = 0.0,
 ) -> Forecast:
-    """From rows of a run's log. flops: a token; rate: FLOP/s of one device; world: how many share the work.
+    """From rows of a run's log. flops: per token; rate: FLOP/s of one device; world: how many share the work.
 
     other_tokens: what is still to be measured, in tokens that cost as much as training on them. saving: seconds that
     checkpoints take for each second between them.
     """
-    seconds = sorted(row["dt"] for row in rows)[len(rows) // 2]  # the median: first steps are slow
+    seconds = sorted(row["seconds"] for row in rows)[len(rows) // 2]  # the median: first steps are slow
     speed = sorted(row["tokens/s"] for row in rows)[len(rows) // 2]
     left = (steps_left * seconds + other_tokens / speed) * (1 + saving)
     return Forecast(speed, speed * flops / rate / world, left, peak_bytes)

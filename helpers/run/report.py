@@ -15,7 +15,7 @@ from helpers.data import BPETokenizer
 from helpers.files import ROOT, read_json, writing
 from helpers.generate import generate
 from helpers.model import GPT
-from helpers.run.log import read_log
+from helpers.run.log import RunLog, read_log, stop_step, tokens_seen
 from helpers.runtime import card
 from helpers.train import Trainer
 
@@ -55,6 +55,18 @@ def _processor() -> str:
     found = re.search(r"^model name\s*: (.*)$", cpuinfo.read_text(), flags=re.M) if cpuinfo.is_file() else None
     name = found[1] if found else platform.processor() or platform.machine()
     return f"{torch.get_num_threads()} threads of {name}"
+
+
+def describe_course(log: RunLog, n_tokens: int, target: float, measured: dict[int, float]) -> dict[str, Any]:
+    """What metrics.json says of the way there: the step at which each stop rule is met, and what the steps took.
+
+    n_tokens: of the whole text; target: in nats per token; measured: step -> whole-corpus loss.
+    """
+    rules = {"single batch": None, "mean of 100": None, "whole corpus": measured}
+    first = {f"first below {target}: {rule}": stop_step(log, rule, target, found) for rule, found in rules.items()}
+    tokens = tokens_seen(log.rows)[-1]
+    took = {"steps": len(log.rows), "seconds": sum(log.column("seconds")), "tokens_seen": tokens}
+    return first | took | {"epochs": tokens / (n_tokens - 1)}
 
 
 def write_samples(path: Path, model: GPT, tokenizer: BPETokenizer, text: str, window: int) -> None:
@@ -99,7 +111,7 @@ def recorded(pattern: str = "*") -> dict[str, dict[str, Any]]:
 
 
 def verdict(checks: dict[str, bool], reached: Iterable[str] = (), measured: bool = True) -> str:
-    """A line a check, to print. Raises RuntimeError, naming them, if any failed (an `assert` would vanish under -O).
+    """A line per check, to print. Raises RuntimeError, naming them, if any failed (an `assert` would vanish under -O).
 
     reached: those that depend on what training reached; unless `measured`, no run has shown that they hold, and one
     that fails is said and not raised. ValueError for a name that is no check.

@@ -15,7 +15,7 @@ from helpers.config import PROFILES, RECIPES
 from helpers.data import load_corpus
 from helpers.files import ROOT
 from helpers.memorization import corpus_loss
-from helpers.run.experiment import new_trainer, read
+from helpers.run.experiment import new_trainer, tokenize
 from helpers.runtime import set_up
 
 TARGET = 0.1
@@ -36,16 +36,16 @@ def to_target(changes: dict, seed: int, every: int = 5) -> dict:
     """Train until the whole corpus is below the target, or to the recipe's end; measured every few steps."""
     experiment = PROFILES["demo"].main
     experiment = replace(experiment, recipe=replace(experiment.recipe, **changes))
-    study = read(experiment, load_corpus("sample"))
-    trainer = new_trainer(experiment, study.tokens, study.tokenizer.n_vocab, seed, "cpu")
+    data = tokenize(experiment, load_corpus("sample"))
+    trainer = new_trainer(experiment, data, seed, "cpu")
     tokens, seconds, loss = 0, 0.0, float("nan")
     for step in trainer.steps():
-        tokens, seconds = tokens + step.tokens, seconds + step.dt
+        tokens, seconds = tokens + step.tokens, seconds + step.seconds
         if step.number % every == 0:
-            loss = corpus_loss(trainer.model, study.tokens, experiment.recipe.window).mean
+            loss = corpus_loss(trainer.model, data.tokens, experiment.recipe.window).mean
             if loss < TARGET or loss != loss:
                 break
-    epochs = tokens / (len(study.tokens) - 1)
+    epochs = tokens / (len(data.tokens) - 1)
     found = (seed, experiment.recipe.steps, trainer.steps_done, tokens, epochs, seconds, loss)
     return dict(zip(COLUMNS[1:], found, strict=True))
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from helpers.config import GPTConfig, Recipe
-from helpers.model import GPT
-from helpers.run.preflight import flops_per_token, matrix_rate, peak_memory
+from helpers.model import GPT, flops_per_token
+from helpers.run.preflight import matrix_rate, peak_memory
 from helpers.runtime import Runtime, pick_runtime, set_up
 from helpers.train import Trainer
 from helpers.windows import Windows
@@ -69,7 +69,7 @@ def ours(B: int, T: int, optimizer: str, runtime: Runtime):
     recipe = Recipe(steps=10_000, window=T, batch_size=B, policy="grid", optimizer=optimizer, lr=3e-4, muon_lr=3e-4)
     trainer = Trainer(model, Windows(tokens, T, B, "grid", SEED), recipe, runtime)
     trainer.prepare()
-    return (step.dt for step in trainer.steps())
+    return (step.seconds for step in trainer.steps())
 
 
 def contestant(name: str, B: int, T: int, runtime: Runtime):

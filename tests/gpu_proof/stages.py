@@ -24,7 +24,7 @@ from helpers.generate import generate
 from helpers.memorization import corpus_loss, whole_corpus_loss
 from helpers.model import GPT
 from helpers.run import preflight
-from helpers.run.experiment import read
+from helpers.run.experiment import tokenize
 from helpers.run.log import read_log
 from helpers.run.report import record_run
 from helpers.runtime import Runtime, card
@@ -103,14 +103,14 @@ def close(ours: list[float], theirs: list[float], share: float) -> None:
 def new_trainer(sizes: Sizes, dtype: torch.dtype, compiles: bool = False, **changes) -> Trainer:
     """A trainer of the profile's model on the bundled scene, computing in `dtype`."""
     experiment = replace(pick_profile(sizes.profile).main, excerpt=None)
-    study = read(experiment, load_corpus("sample"))
+    data = tokenize(experiment, load_corpus("sample"))
     recipe = replace(experiment.recipe, **{"steps": sizes.steps, "batch_size": sizes.windows, **changes})
     runtime = Runtime(torch.device(sizes.device), dtype, (f"{sizes.device}: to be proven",), compiles)
     torch.manual_seed(1337)
-    model = GPT(replace(experiment.gpt, vocab_size=study.tokenizer.n_vocab))
+    model = GPT(replace(experiment.gpt, vocab_size=data.tokenizer.n_vocab))
     model.init_weights(recipe.zero_residual)
     model.to(runtime.device)
-    windows = Windows(study.tokens.to(runtime.device), recipe.window, recipe.batch_size, recipe.policy, 1337)
+    windows = Windows(data.tokens.to(runtime.device), recipe.window, recipe.batch_size, recipe.policy, 1337)
     return Trainer(model, windows, recipe, runtime)
 
 
@@ -136,8 +136,9 @@ def half(sizes: Sizes, _: Place) -> dict:
         trainer = new_trainer(sizes, dtype)
         require(trainer.scaler.is_enabled() == (name == "fp16"), "loss scaling is for fp16")
         steps = list(trainer.steps())
-        found[name], middle = [step.loss for step in steps], sorted(steps, key=lambda step: step.dt)[len(steps) // 2]
-        speed[name] = middle.tokens / middle.dt
+        found[name] = [step.loss for step in steps]
+        middle = sorted(steps, key=lambda step: step.seconds)[len(steps) // 2]
+        speed[name] = middle.tokens / middle.seconds
     for name in ("bf16", "fp16"):
         close(found[name], found["fp32"], 0.1)
     require(found["fp32"][-1] < found["fp32"][0], "the loss does not fall")
@@ -161,7 +162,7 @@ def compiled(sizes: Sizes, _: Place) -> dict:
             require(trainer.compiled == (name == "compiled"), f"{name}: {said}")
             steps = list(trainer.steps())
             close([step.loss for step in steps], eager, 0.1 if name == "compiled" else 0.02)
-            numbers[f"{name}: seconds a step"] = min(step.dt for step in steps)
+            numbers[f"{name}: seconds a step"] = min(step.seconds for step in steps)
     return numbers
 
 
@@ -179,7 +180,7 @@ def limited(sizes: Sizes, trainer: Trainer, limit: float, windows: int) -> Itera
         return
     loss = trainer.model.loss
 
-    def guarded(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def limited_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         if len(x) > windows:
             raise torch.OutOfMemoryError("pretended")
         return loss(x, y)
@@ -187,7 +188,7 @@ def limited(sizes: Sizes, trainer: Trainer, limit: float, windows: int) -> Itera
     always = replace(trainer.runtime, compiles=True)  # a CPU tries its first batch out only where it compiles
     with (
         mock.patch.object(trainer, "runtime", always),
-        mock.patch.object(trainer.model, "loss", guarded),
+        mock.patch.object(trainer.model, "loss", limited_loss),
         mock.patch.object(torch, "compile", lambda model, **_: model),
         mock.patch.object(training, "COMPILE_PAYS", 1),
     ):
@@ -207,7 +208,7 @@ def memory(sizes: Sizes, _: Place) -> dict:
         trainer = new_trainer(sizes, DTYPES["fp16"], batch_size=whole, steps=2)
         with limited(sizes, trainer, limit, windows):
             with mock.patch.object(preflight, "free_memory", partial(left, limit)):
-                trainer.micro_batch = preflight.micro_batch(trainer.model.config, trainer.recipe, trainer.runtime)
+                trainer.micro_batch = preflight.first_micro_batch(trainer.model.config, trainer.recipe, trainer.runtime)
             said = trainer.prepare()
             first = losses(trainer)
             with trainer.runtime.autocast():
