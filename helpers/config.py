@@ -11,7 +11,7 @@ IGNORE = -100  # a target with this value is padding: it has no part in the loss
 POLICIES = ("grid", "offset", "random")  # which windows of the text an epoch sees
 SCHEDULES = ("constant", "linear", "cosine", "onecycle")
 OPTIMIZERS = ("adamw", "muon")
-TARGET = 0.1  # whole-corpus loss to get below, in nats a token
+TARGET = 0.1  # whole-corpus loss to get below, in nats per token
 
 
 def _require_counts(settings: Any, *names: str, least: int = 1) -> None:
@@ -35,7 +35,7 @@ class GPTConfig:
     """The sizes of a GPT-2; the defaults are the 124M model. SettingError on sizes that cannot be."""
 
     block_size: int = 1024  # longest context, in tokens
-    vocab_size: int = 50257  # rows of the token table
+    vocab_size: int = 50257  # entries of the vocabulary
     n_layer: int = 12  # blocks
     n_head: int = 12  # attention heads in a block
     n_embd: int = 768  # width of the residual stream
@@ -66,23 +66,23 @@ class Recipe:
     optimizer: str = "muon"  # adamw for everything, or muon for the hidden matrices and adamw for the rest
     lr: float = 1e-2  # peak learning rate of AdamW
     muon_lr: float = 0.05  # peak learning rate of Muon
-    betas: tuple[float, float] = (0.9, 0.95)  # AdamW's two memories
-    beta1_range: tuple[float, float] | None = None  # where the first swings against the rate, as OneCycleLR has it
-    weight_decay: float = 0.0  # on matrices and tables, never on biases and gains; 0 to memorise
+    betas: tuple[float, float] = (0.9, 0.95)  # decay rates of AdamW's first and second moment
+    beta1_range: tuple[float, float] | None = None  # range of the first where it cycles, as in OneCycleLR
+    weight_decay: float = 0.0  # on matrices and tables, never on biases and LayerNorm; 0 to memorise
     schedule: str = "linear"  # shape of the learning rate: one of SCHEDULES
     warmup: float = 0.02  # share of the steps in which the rate rises from 0 to its peak
     final_lr: float = 0.0  # rate at the end, as a share of the peak
     initial_lr: float = 0.0  # rate at the start, as a share of the peak
-    clip: float = 1.0  # largest gradient norm
-    zero_residual: bool = True  # start every block as the identity
+    grad_clip: float = 1.0  # gradients with a larger norm are scaled down to it
+    zero_residual: bool = True  # zero-initialised residual projections: every block starts as the identity
     stop_at_target: bool = False  # end with the first whole-corpus loss below the target, else with the last step
 
     def __post_init__(self) -> None:
         _require_counts(self, "steps", "batch_size", "accumulation")
         _require_counts(self, "window", least=2)  # every text is measured at two grids at least
-        for name in ("lr", "muon_lr", "clip", "warmup", "initial_lr", "final_lr", "weight_decay"):
+        for name in ("lr", "muon_lr", "grad_clip", "warmup", "initial_lr", "final_lr", "weight_decay"):
             require(_is_number(getattr(self, name)), f"{name}={getattr(self, name)!r} must be a number")
-        for name in ("lr", "muon_lr", "clip"):
+        for name in ("lr", "muon_lr", "grad_clip"):
             require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
         for name in ("warmup", "initial_lr", "final_lr"):
             require(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)} is no share: 0 <= {name} <= 1")
@@ -110,7 +110,7 @@ RECIPES: dict[str, dict] = {
     "cosine": _PUBLIC | {"lr": 3e-4, "schedule": "cosine", "final_lr": 0.1},
     "onecycle": _PUBLIC
     | {"lr": 2e-4, "betas": (0.9, 0.999), "schedule": "onecycle", "warmup": 0.1, "beta1_range": (0.85, 0.95)}
-    | {"initial_lr": 0.1, "final_lr": 0.002, "clip": 0.5},
+    | {"initial_lr": 0.1, "final_lr": 0.002, "grad_clip": 0.5},
     "small": _CONSTANT | {"window": 32, "batch_size": 4},
 }
 # Their steps and windows at full size, as published or as their logs imply (a batch of 2,048 tokens at T = 512 for
@@ -130,7 +130,7 @@ class Experiment:
     gpt: GPTConfig  # all but its vocab_size, which is the tokenizer's
     recipe: Recipe
     excerpt: int | None = None  # characters of the corpus, from its start; None: all
-    all_rows: bool = True  # all 50,257 rows of the token table, or only those the text uses and the 256 bytes
+    full_vocab: bool = True  # all 50,257 tokens, or only those that the text uses and the 256 bytes
 
     def __post_init__(self) -> None:
         window, longest = self.recipe.window, self.gpt.block_size
@@ -147,7 +147,7 @@ class Profile:
     lesson: Experiment  # the small one of the experiments on the way
     char_gpt: GPTConfig  # the character baseline; its vocab_size is the text's
     char_recipe: Recipe
-    char_target: float  # validation loss that the baseline must reach, in nats a character
+    char_target: float  # validation loss that the baseline must reach, in nats per character
     rung_recipe: Recipe  # of each rung on the ladder to the baseline
     recall_target: float  # share of random places from which the main model must recite 32 -> 32
     target: float = TARGET
@@ -180,8 +180,8 @@ PROFILES = {
     "demo": Profile(
         name="demo",
         corpus="sample",
-        main=Experiment(_SMALL, _DEMO_RECIPE, all_rows=False),
-        lesson=Experiment(_SMALL, _DEMO_RECIPE, all_rows=False),
+        main=Experiment(_SMALL, _DEMO_RECIPE, full_vocab=False),
+        lesson=Experiment(_SMALL, _DEMO_RECIPE, full_vocab=False),
         char_gpt=_CHAR,
         char_recipe=_CHAR_RECIPE,
         char_target=1.80,
@@ -192,7 +192,7 @@ PROFILES = {
         name="laptop",
         corpus="tinyshakespeare",
         main=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384),
-        lesson=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384, all_rows=False),
+        lesson=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384, full_vocab=False),
         char_gpt=_CHAR,
         char_recipe=replace(_CHAR_RECIPE, steps=600, batch_size=32),
         char_target=1.70,
@@ -205,7 +205,7 @@ PROFILES = {
         # What decides is how often a token is read near a window's start: 80 epochs in windows of 256. A pass of
         # all 8,192 tokens takes some 5 of a T4's 15 GB; where they do not fit, the pass is split.
         main=Experiment(GPTConfig(), Recipe(steps=3300, window=256, batch_size=32, lr=2e-3, muon_lr=0.02)),
-        lesson=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384, all_rows=False),
+        lesson=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384, full_vocab=False),
         char_gpt=GPTConfig(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, bias=False),
         char_recipe=replace(_CHAR_RECIPE, steps=2000, window=256, batch_size=64, lr=3e-3, muon_lr=0.02),
         char_target=1.50,

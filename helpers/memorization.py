@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from helpers.config import IGNORE, POLICIES
 from helpers.distributed import Group
 from helpers.runtime import evaluating
-from helpers.windows import cut, grid, kept_context, scattered
+from helpers.windows import grid, kept_context, random_windows, slice_windows
 
 SCORES = 2**26  # logits that are there at once: 1,335 tokens at GPT-2's vocabulary, everything at a small one
 
 
 @dataclass(frozen=True)
 class ByPosition:
-    """Nats a token at each position of a window, and how many tokens were predicted there."""
+    """Nats per token at each position of a window, and how many tokens were predicted there."""
 
     by_position: Tensor  # (window,) float64
     counts: Tensor  # (window,) int64
@@ -35,7 +35,7 @@ class ByPosition:
 
 
 def loss_floor(tokens: Tensor, window: int, policy: str = "grid") -> ByPosition:
-    """The lowest loss that any model can reach on the windows that training draws, in nats a token.
+    """The lowest loss that any model can reach on the windows that training draws, in nats per token.
 
     A window's first token is given and nothing before it is seen, so what follows is uncertain however well the
     text is known: position i costs at least H(x0 … x_i+1) - H(x0 … x_i), the entropies taken over all windows.
@@ -199,7 +199,7 @@ def measure(
     """
     n, g = tokens.numel(), torch.Generator().manual_seed(0)
     at_grid, by_one, by_half = (corpus_loss(model, tokens, window, shift) for shift in (0, 1, window // 2))
-    at_random = _loss_of(model, tokens, *scattered(n, window, g), window)
+    at_random = _loss_of(model, tokens, *random_windows(n, window, g), window)
     floors = {policy: loss_floor(tokens, window, policy).mean for policy in ("grid", "random")}
     held = {(k, m): recall(model, tokens, k, m, places).verbatim for k, m in recalls if k + m <= min(window, n)}
     return {
@@ -243,7 +243,7 @@ def _predictions(
     batch_size = max(1, 4096 // window)
     with evaluating(model):
         for part in zip(starts.split(batch_size), lengths.split(batch_size), strict=True) if len(starts) else ():
-            x, y = cut(tokens, *part, window)
+            x, y = slice_windows(tokens, *part, window)
             parts = ([f(logits, targets) for f in of] for logits, targets in _scores(model, x, y))
             yield y, *(torch.cat(found).view_as(y) for found in zip(*parts, strict=True))
 

@@ -97,7 +97,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Four times wider, a bend, and back: each position on its own."""
+    """Feed-forward layer: four times wider, a nonlinearity, and back; each position on its own."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class GPT(nn.Module):
         for name, p in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(p)
-            elif p.ndim == 1:  # LayerNorm's gain
+            elif p.ndim == 1:  # LayerNorm's scale
                 nn.init.ones_(p)
             elif name.endswith("c_proj.weight"):
                 nn.init.normal_(p, std=0.0 if zero_residual else 0.02 / math.sqrt(2 * self.config.n_layer))
@@ -169,7 +169,7 @@ class GPT(nn.Module):
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """idx, targets: (B, T) int64 -> logits (B, T, V), and the mean loss in nats a token where targets are given.
+        """idx, targets: (B, T) int64 -> logits (B, T, V), and the mean loss in nats per token where targets are given.
 
         Targets equal to `IGNORE` do not count. With a cache, `idx` continues what the cache has read.
         Raises ValueError if the text is longer than `block_size`.

@@ -44,13 +44,13 @@ class Muon(torch.optim.Muon):
         buffers = [self.state[p]["momentum_buffer"] for p in params]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         updates = torch._foreach_lerp(grads, buffers, momentum)  # Nesterov
-        lying = [u.T if u.size(0) > u.size(1) else u for u in updates]
+        wide = [u.T if u.size(0) > u.size(1) else u for u in updates]
         if self.dtype == torch.float16:  # which would lose small numbers before the iteration scales them
-            lying = [u / u.norm().clamp(min=group["eps"]) for u in lying]
-        even = self._share(torch.stack([u.to(self.dtype) for u in lying]), group["ns_coefficients"], group["eps"])
+            wide = [u / u.norm().clamp(min=group["eps"]) for u in wide]
+        orthogonal = self._share(torch.stack([u.to(self.dtype) for u in wide]), group["ns_coefficients"], group["eps"])
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        for p, u in zip(params, even, strict=True):
+        for p, u in zip(params, orthogonal, strict=True):
             rows, columns = p.shape
             p.add_(u.T if rows > columns else u, alpha=-lr * math.sqrt(max(1, rows / columns)))
 
@@ -119,8 +119,8 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2019) for the whole model, or Muon, computing in `dtype`, beside it.
 
-    Muon takes the hidden matrices, and a group of processes that step together shares its work. Biases and gains are
-    never decayed. Every parameter group remembers its peak rate as `peak_lr`.
+    Muon takes the hidden matrices, and a group of processes that step together shares its work. Biases and LayerNorm
+    scales are never decayed. Every parameter group remembers its peak rate as `peak_lr`.
     """
     by_muon = hidden_matrices(model) if recipe.optimizer == "muon" else {}
     hidden = list(by_muon.values())
@@ -136,7 +136,7 @@ def build_optimizers(
     return optimizers
 
 
-def lr_share(recipe: Recipe, step: int) -> float:
+def lr_factor(recipe: Recipe, step: int) -> float:
     """The learning rate of optimizer step `step` (0, 1, …), as a share of its peak.
 
     constant: the peak, after the warm-up. linear, cosine: from the peak down towards `final_lr`.
@@ -159,7 +159,7 @@ def beta1(recipe: Recipe, step: int) -> float:
     low, high = recipe.beta1_range
     rising = step < recipe.warmup * recipe.steps - 1
     end = recipe.initial_lr if rising else recipe.final_lr  # the rate's share at which beta1 is highest
-    return low + (high - low) * (1 - lr_share(recipe, step)) / (1 - end) if end < 1 else low
+    return low + (high - low) * (1 - lr_factor(recipe, step)) / (1 - end) if end < 1 else low
 
 
 def _half_cosine(t: float) -> float:

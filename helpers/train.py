@@ -15,7 +15,7 @@ from helpers.checkpoint import CheckpointError, load_checkpoint, load_weights, r
 from helpers.config import IGNORE, Recipe
 from helpers.distributed import Group
 from helpers.errors import SeriesError, SettingError
-from helpers.optim import Muon, beta1, build_optimizers, hidden_matrices, lr_share, muon_dtype
+from helpers.optim import Muon, beta1, build_optimizers, hidden_matrices, lr_factor, muon_dtype
 from helpers.runtime import Runtime
 from helpers.windows import Windows
 
@@ -132,7 +132,7 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
 
     def steps(self) -> Iterator[Step]:
-        """One record an optimizer step, until the recipe's last. DivergedError at a loss that is no number."""
+        """One record per optimizer step, until the recipe's last. DivergedError at a NaN or infinite loss."""
         while self.steps_done < self.recipe.steps:
             self.model.train()  # the caller may have measured in between
             yield self._one_step()
@@ -146,7 +146,7 @@ class Trainer:
         loss = self.group.sum(self._backward(list(zip(*mine, strict=True)), n_tokens))
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
         found = torch.stack([loss.float(), norm.float(), n_tokens.float()])  # one wait for the device instead of three
         loss, norm, n_tokens = found.tolist()
         self._check_finite(loss, norm, lr)
@@ -171,7 +171,7 @@ class Trainer:
         return loss
 
     def _set_lr(self) -> float:
-        share, beta = lr_share(self.recipe, self.steps_done), beta1(self.recipe, self.steps_done)
+        share, beta = lr_factor(self.recipe, self.steps_done), beta1(self.recipe, self.steps_done)
         for group in (g for o in self.optimizers for g in o.param_groups):
             group["lr"] = group["peak_lr"] * share
             if "betas" in group:

@@ -165,7 +165,9 @@ def test_nothing_in_the_helpers_is_dead():
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         used.update(*(names_used(ast.parse(cell.source)) for cell in cells if cell.cell_type == "code"))
-    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items() if name != "tools.setup_cell"}
+    trees = {
+        name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items() if name != "tools.setup_cell"
+    }
     used.update(*(names_used(tree) for tree in trees.values()))
     defined = []
     for name, tree in trees.items():

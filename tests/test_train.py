@@ -60,7 +60,7 @@ def test_accumulation_gives_the_same_step(tokens):
 
 
 def test_the_norm_is_measured_before_clipping_and_clipping_holds(tokens):
-    trainer, applied = tiny_trainer(tokens, clip=1e-3, optimizer="adamw"), []
+    trainer, applied = tiny_trainer(tokens, grad_clip=1e-3, optimizer="adamw"), []
 
     def note(*_):
         applied.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]).norm().item())
@@ -98,7 +98,7 @@ def test_a_loss_scale_that_is_too_high_costs_a_step_and_no_weights(tokens):
     assert trainer.scaler.get_scale() == 2.0**39
 
 
-def test_gradients_that_are_no_number_stop_a_scaled_run_too(tokens):
+def test_nan_gradients_stop_a_scaled_run_too(tokens):
     trainer = tiny_trainer(tokens, runtime=FP16, steps=200)
     trainer.model.transformer.ln_f.weight.register_hook(lambda grad: grad * math.nan)
     before = weights(trainer)

@@ -32,7 +32,7 @@ class Study:
 def read(experiment: Experiment, corpus: Corpus) -> Study:
     """The experiment's part of a corpus, in GPT-2's tokens or in those of them that the part uses."""
     text = corpus.text[: experiment.excerpt]
-    tokenizer = gpt2_tokenizer() if experiment.all_rows else gpt2_tokenizer().restricted_to(text)
+    tokenizer = gpt2_tokenizer() if experiment.full_vocab else gpt2_tokenizer().restricted_to(text)
     return Study(text, tokenizer, torch.tensor(tokenizer.encode(text)), experiment.excerpt)
 
 
@@ -45,7 +45,7 @@ def new_trainer(
     group: Group | None = None,
     **changes: Any,
 ) -> Trainer:
-    """A new model with `n_vocab` rows, and its trainer on `tokens`; `changes` replace entries of the recipe."""
+    """A new model of `n_vocab` tokens, and its trainer on `tokens`; `changes` replace entries of the recipe."""
     experiment = replace(experiment, recipe=replace(experiment.recipe, **changes))  # refuses what does not fit
     recipe = experiment.recipe
     config = replace(experiment.gpt, vocab_size=n_vocab)
@@ -70,7 +70,7 @@ def describe(
         "corpus": corpus.name,
         "sha256": corpus.sha256,
         "excerpt": study.excerpt,
-        "rows": study.tokenizer.rows,
+        "rows": study.tokenizer.kept_ids,
     }
 
 
