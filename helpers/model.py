@@ -89,10 +89,8 @@ class CausalSelfAttention(nn.Module):
             k, v = cache.update(layer, k, v)  # (B, nh, past + T, hs)
         causal = mask is None and T > 1  # a single token may look at all that is there
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout
-        )  # (B, nh, T, hs)
-        y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
+        y = y.transpose(1, 2).reshape(B, T, C)  # (B, nh, T, hs), and the heads side by side again
         return self.resid_dropout(self.c_proj(y))
 
 
@@ -189,14 +187,12 @@ class GPT(nn.Module):
         """(B, T) -> (B, T, C): what the head reads."""
         T = idx.size(1)
         start = 0 if cache is None else cache.end - min(cache.starts)  # how far the longest text has been read
-        if start + T > self.config.block_size:
-            raise ValueError(
-                f"{start + T} tokens do not fit into a context of block_size={self.config.block_size}: "
-                f"pass the last {self.config.block_size} or fewer"
-            )
+        end, longest = start + T, self.config.block_size
+        if end > longest:
+            too_long = f"{end} tokens do not fit into a context of block_size={longest}"
+            raise ValueError(f"{too_long}: pass the last {longest} or fewer")
         pos, mask = (torch.arange(T, device=idx.device), None) if cache is None else cache.positions(T)
-        x = self.transformer.wte(idx) + self.transformer.wpe(pos)  # (B, T, C)
-        x = self.transformer.drop(x)
+        x = self.transformer.drop(self.transformer.wte(idx) + self.transformer.wpe(pos))  # (B, T, C)
         for layer, block in enumerate(self.transformer.h):
             x = block(x, cache, layer, mask)
         if cache is not None:

@@ -79,11 +79,11 @@ def orthogonalize(x: Tensor, coefficients: tuple[float, float, float], eps: floa
     return x
 
 
-def muon_dtype(matrices: Sequence[Tensor], runtime: Runtime) -> tuple[torch.dtype, str]:
+def muon_dtype(matrices: Sequence[Tensor], runtime: Runtime, group: Group | None = None) -> tuple[torch.dtype, str]:
     """The dtype in which Muon orthogonalises `matrices` fastest on this machine, and why.
 
     A GPU's tensor cores decide on a GPU. On a CPU one iteration is timed, for the largest shape: processors that lack
-    bf16 emulate it, many times slower than fp32.
+    bf16 emulate it, many times slower than fp32. In a group the slowest process decides for all.
     """
     if runtime.device.type != "cpu":
         half = torch.float16 if runtime.dtype == torch.float16 else torch.bfloat16
@@ -91,9 +91,10 @@ def muon_dtype(matrices: Sequence[Tensor], runtime: Runtime) -> tuple[torch.dtyp
     rows, columns = max((min(m.shape), max(m.shape)) for m in matrices)
     alike = sum({rows, columns} == set(m.shape) for m in matrices)
     gain = _bf16_gain(max(1, min(alike, int(1e9 / (4 * rows * rows * columns)))), rows, columns)  # about a GFLOP
-    if gain >= WORTH_IT:
-        return torch.bfloat16, f"Muon in bf16: {gain:.1f} times as fast here as in fp32"
-    return torch.float32, f"Muon in fp32: bf16 takes {1 / gain:.1f} times as long here"
+    slow = (group or Group()).any(gain < WORTH_IT, device=runtime.device)  # one clock may differ from another
+    if any(slow):
+        return torch.float32, f"Muon in fp32: bf16 takes {1 / gain:.1f} times as long here"
+    return torch.bfloat16, f"Muon in bf16: {gain:.1f} times as fast here as in fp32"
 
 
 @cache
@@ -136,16 +137,28 @@ def build_optimizers(
     return optimizers
 
 
+def set_rates(optimizers: Sequence[torch.optim.Optimizer], recipe: Recipe, step: int) -> float:
+    """Set the learning rates and first betas of optimizer step `step`; AdamW's learning rate."""
+    factor, beta = lr_factor(recipe, step), beta1(recipe, step)
+    for group in (g for o in optimizers for g in o.param_groups):
+        group["lr"] = group["peak_lr"] * factor
+        if "betas" in group:
+            group["betas"] = (beta, recipe.betas[1])
+    return recipe.lr * factor
+
+
 def lr_factor(recipe: Recipe, step: int) -> float:
     """The learning rate of optimizer step `step` (0, 1, …), as a share of its peak.
 
     constant: the peak, after the warm-up. linear, cosine: from the peak down towards `final_lr`.
     onecycle: as torch's OneCycleLR, a cosine up from `initial_lr` during the warm-up and a cosine down.
+    A function of the step, where torch's schedulers count for themselves: a resumed run has no state of it to restore.
     """
-    onecycle = recipe.schedule == "onecycle"
-    peak, end = recipe.warmup * recipe.steps - onecycle, recipe.steps - onecycle  # OneCycleLR counts from 0
+    peak, end = recipe.warmup * recipe.steps, recipe.steps  # where the rate is highest and lowest
+    if recipe.schedule == "onecycle":
+        peak, end = peak - 1, end - 1  # torch counts from 0 to the last step
     if step < peak:
-        risen = 1 - _half_cosine(step / peak) if onecycle else (step + 1) / (peak + 1)
+        risen = 1 - _half_cosine(step / peak) if recipe.schedule == "onecycle" else (step + 1) / (peak + 1)
         return recipe.initial_lr + (1 - recipe.initial_lr) * risen
     t = (step - peak) / max(end - peak, 1)
     left = {"constant": 1.0, "linear": 1 - t}.get(recipe.schedule, _half_cosine(t))
@@ -158,7 +171,7 @@ def beta1(recipe: Recipe, step: int) -> float:
         return recipe.betas[0]
     low, high = recipe.beta1_range
     rising = step < recipe.warmup * recipe.steps - 1
-    end = recipe.initial_lr if rising else recipe.final_lr  # the rate's share at which beta1 is highest
+    end = recipe.initial_lr if rising else recipe.final_lr  # the share of the peak at which beta1 is highest
     return low + (high - low) * (1 - lr_factor(recipe, step)) / (1 - end) if end < 1 else low
 
 

@@ -97,7 +97,7 @@ class Session:
         Raises RefusedError over the budget and StoppedError when told to stop, both after saving; LostError when
         another process of the run is gone.
         """
-        if self.trainer.group.main:  # now, because `Trainer.prepare` has settled what it says of the machine
+        if self.trainer.group.main:  # now, because `fit_to_machine` has settled what it says of the machine
             write_json(self.folder / "run.json", describe_run(self.trainer, self.meta))
         try:
             self._run()

@@ -24,6 +24,7 @@ from helpers.errors import LostError, SeriesError, SettingError, StoppedError, r
 from helpers.files import ROOT, runs_folder
 from helpers.memorization import loss_floor
 from helpers.run.experiment import describe, new_trainer, read
+from helpers.run.fit import fit_to_machine
 from helpers.run.preflight import micro_batch, refuse_hopeless
 from helpers.run.report import record_run
 from helpers.run.session import Session
@@ -66,7 +67,7 @@ def train(args: argparse.Namespace) -> None:
     session.save_seconds, session.save_every, session.budget = args.save_seconds, args.save_every, args.budget
     session.begin(args.resume, args.fresh)
     with stopped_by_signals(partial(setattr, session, "told_to_stop"), alone=group.world == 1):
-        for sentence in trainer.prepare():
+        for sentence in fit_to_machine(trainer):
             say(sentence)
         session.run()
     if group.main:
