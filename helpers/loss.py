@@ -1,11 +1,17 @@
 """The cross-entropy of a wide output layer, without all of its logits in memory at once."""
 
+from collections.abc import Callable, Iterator
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from helpers.config import IGNORE
+from helpers.runtime import evaluating
+from helpers.windows import slice_windows
+
+SCORES = 2**26  # logits that a measurement holds at once: 1,335 tokens at GPT-2's vocabulary, all at a small one
 
 
 def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor, chunk: int = 2048) -> Tensor:
@@ -64,3 +70,28 @@ def _losses_and_gradient_(logits: Tensor, targets: Tensor) -> Tensor:
         p.scatter_add_(1, y, torch.full_like(y, -1, dtype=p.dtype))
         part.copy_(p.mul_(valid))
     return loss
+
+
+def predictions(
+    model: nn.Module, tokens: Tensor, starts: Tensor, lengths: Tensor, window: int, *of: Callable
+) -> Iterator[tuple[Tensor, ...]]:
+    """Targets (B, window) of the windows at `starts`, some 4,096 tokens at a time, and what each function says of
+    the logits (R, V) and targets (R,) there, (B, window) too: some positions after the others where V is large.
+    """
+    tokens = tokens.to(next(model.parameters()).device)
+    batch_size = max(1, 4096 // window)
+    with evaluating(model):
+        for part in zip(starts.split(batch_size), lengths.split(batch_size), strict=True) if len(starts) else ():
+            x, y = slice_windows(tokens, *part, window)
+            parts = ([f(logits, targets) for f in of] for logits, targets in _scores(model, x, y.flatten()))
+            yield y, *(torch.cat(found).view_as(y) for found in zip(*parts, strict=True))
+
+
+def _scores(model: nn.Module, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (R, V) and targets (R,), some positions after the others: SCORES numbers at a time, if it is a GPT."""
+    if not hasattr(model, "hidden"):
+        yield model(x)[0].flatten(0, 1), y
+        return
+    at_once = max(1, SCORES // model.config.vocab_size)
+    for hidden, targets in zip(model.hidden(x).flatten(0, 1).split(at_once), y.split(at_once), strict=True):
+        yield model.lm_head(hidden), targets
