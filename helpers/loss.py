@@ -95,3 +95,13 @@ def _scores(model: nn.Module, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Te
     at_once = max(1, SCORES // model.config.vocab_size)
     for hidden, targets in zip(model.hidden(x).flatten(0, 1).split(at_once), y.split(at_once), strict=True):
         yield model.lm_head(hidden), targets
+
+
+def nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """(R, V), (R,) -> (R,): negative log-likelihoods in nats, fp32; 0 for padding."""
+    return F.cross_entropy(logits.float(), targets, ignore_index=IGNORE, reduction="none")
+
+
+def hits(logits: Tensor, targets: Tensor) -> Tensor:
+    """(R, V), (R,) -> (R,) bool: whether the most likely token is the true one; never for padding."""
+    return logits.argmax(-1) == targets

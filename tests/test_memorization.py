@@ -218,7 +218,7 @@ def test_more_processes_than_windows_leave_some_idle(tokens):
 
     found = corpus_loss(tiny_gpt(), tokens[:14], 12, 0, Pretended(1, 2))
     assert found.counts.sum() == 1
-    idle = memorization._loss_of(tiny_gpt(), tokens[:9], *grid(9, 12), 12, Pretended(0, 2))
+    idle = memorization._loss_of(tiny_gpt(), tokens[:9], grid(9, 12), 12, Pretended(0, 2))
     assert idle.counts.sum() == 8
 
 
