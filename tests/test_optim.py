@@ -158,7 +158,7 @@ def test_the_dtype_that_is_chosen_is_the_faster_here():
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         stack = torch.stack(x).to(dtype)
-        seconds[dtype] = runtime.seconds_of(lambda s=stack: orthogonalize(s, optim.COEFFICIENTS, 1e-7), within=0.3)
+        seconds[dtype] = runtime._seconds_of(lambda s=stack: orthogonalize(s, optim.COEFFICIENTS, 1e-7), within=0.3)
     assert seconds[chosen] < 2 * min(seconds.values())
 
 
