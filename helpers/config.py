@@ -60,7 +60,7 @@ class Recipe:
     muon_lr: float = 0.05  # peak learning rate of Muon
     betas: tuple[float, float] = (0.9, 0.95)  # decay rates of AdamW's first and second moment
     beta1_range: tuple[float, float] | None = None  # range of the first where it cycles, as in OneCycleLR
-    weight_decay: float = 0.0  # on matrices and tables, never on biases and LayerNorm; 0 to memorise
+    weight_decay: float = 0.0  # on matrices, never on biases and LayerNorm scales; 0 to memorise
     schedule: str = "linear"  # shape of the learning rate: one of SCHEDULES
     warmup: float = 0.02  # share of the steps in which the rate rises from 0 to its peak
     final_lr: float = 0.0  # rate at the end, as a share of the peak
@@ -133,7 +133,7 @@ class Profile:
     char_gpt: GPTConfig  # the character baseline; its vocab_size is the text's
     char_recipe: Recipe
     char_target: float  # validation loss that the baseline must reach, in nats per character
-    rung_recipe: Recipe  # of each rung on the ladder to the baseline
+    variant_recipe: Recipe  # of each model variant on the way to the baseline
     recall_target: float  # share of random places from which the main model must recite 32 -> 32
     target: float = TARGET
     measured: bool = True  # whether a run has reached these; where none has, a check says what came of it, and goes on
@@ -156,7 +156,7 @@ _SMALL = GPTConfig(block_size=128, n_layer=4, n_head=4, n_embd=128)
 _SMALL_RECIPE = Recipe(steps=420, window=128, batch_size=8, lr=7e-3, muon_lr=0.04)
 _DEMO_RECIPE = replace(_SMALL_RECIPE, steps=340, lr=9e-3)
 _CHAR_RECIPE = Recipe(steps=240, window=64, batch_size=16, policy="random", lr=6e-3, muon_lr=0.03, weight_decay=0.1)
-_RUNG = Recipe(steps=400, window=32, batch_size=32, policy="random", optimizer="adamw", lr=6e-3, schedule="cosine")
+_VARIANT = Recipe(steps=400, window=32, batch_size=32, policy="random", optimizer="adamw", lr=6e-3, schedule="cosine")
 _DEMO = Profile(
     name="demo",
     corpus="sample",
@@ -165,7 +165,7 @@ _DEMO = Profile(
     char_gpt=GPTConfig(block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False),
     char_recipe=_CHAR_RECIPE,
     char_target=1.80,
-    rung_recipe=_RUNG,
+    variant_recipe=_VARIANT,
     recall_target=0.95,
 )
 _LAPTOP = replace(

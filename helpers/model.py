@@ -124,7 +124,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """GPT-2 (Radford et al. 2019): token and position tables, `n_layer` blocks, a head tied to the token table.
+    """GPT-2 (Radford et al. 2019): token and position embeddings, `n_layer` blocks, an LM head.
 
     With the default configuration: 124,439,808 parameters.
     """
@@ -142,7 +142,7 @@ class GPT(nn.Module):
             )
         )
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.lm_head.weight = self.transformer.wte.weight  # one table, read forwards and backwards
+        self.lm_head.weight = self.transformer.wte.weight  # weight tying: the head is the embedding transposed
         self.init_weights()
 
     def init_weights(self, zero_residual: bool = False) -> None:

@@ -17,7 +17,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, Jordan et al. 2024
 class Muon(torch.optim.Muon):
     """torch.optim.Muon (Jordan et al. 2024), with matrices of equal shape orthogonalised together.
 
-    GPT-2's 48 hidden matrices have three shapes up to transposition: 15 batched products a shape instead of 15 a
+    GPT-2's 48 hidden matrices have three shapes up to transposition: 15 batched products per shape instead of per
     matrix. dtype: of these products, which need no more than 16 bits; `muon_dtype` knows what is fast here.
     """
 
@@ -106,12 +106,12 @@ def _bf16_gain(n: int, rows: int, columns: int) -> float:
 
 
 def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What Muon takes, by name: 2-D weights that are neither an embedding table nor the head."""
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    """What Muon takes, by name: 2-D weights that are neither an embedding nor the head."""
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     return {
         name: p
         for name, p in model.named_parameters()
-        if p.ndim == 2 and id(p) not in tables and not name.startswith("lm_head")
+        if p.ndim == 2 and id(p) not in embeddings and not name.startswith("lm_head")
     }
 
 

@@ -151,7 +151,7 @@ class Trainer:
             "threads": torch.get_num_threads(),
             "muon": next((str(o.dtype).removeprefix("torch.") for o in self.optimizers if isinstance(o, Muon)), None),
             "compiled": self.compiled,
-            "windows a pass": self.micro_batch,
+            "windows per pass": self.micro_batch,
             "processes": self.group.world,
         }
 

@@ -170,7 +170,7 @@ def test_no_buffer_is_made_anew_at_every_step(monkeypatch):
         for p in params:
             p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(step))
         optimizer.step()
-    assert len(made) == len(params), "one momentum a matrix, with the first step"
+    assert len(made) == len(params), "one momentum per matrix, with the first step"
 
 
 def test_a_matrix_without_a_gradient_is_left_alone():

@@ -140,7 +140,7 @@ def test_a_run_resumed_on_another_kind_of_machine_goes_on_and_says_so(tokens, tm
     again.micro_batch = 2
     assert sorted(fit_to_machine(again)) == [
         "resumed: dtype was torch.bfloat16 and is torch.float16, equal in kind, not in bits",
-        "resumed: windows a pass was 4 and is 2, equal in kind, not in bits",
+        "resumed: windows per pass was 4 and is 2, equal in kind, not in bits",
     ]
     assert [step.number for step in again.steps()] == list(range(2, 13))
 
