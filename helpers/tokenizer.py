@@ -38,23 +38,23 @@ class CharTokenizer:
 
 
 class BPETokenizer:
-    """GPT-2's byte-pair tokens; with `rows`, a smaller vocabulary that merges bytes into those tokens and no others.
+    """GPT-2's byte-pair tokens; with `kept_ids`, a smaller vocabulary that merges bytes into those and no others.
 
-    rows: GPT-2's ids of the tokens to keep, in ascending order, the 256 single bytes and the parts of every other
+    kept_ids: GPT-2's ids of the tokens to keep, in ascending order, the 256 single bytes and the parts of every other
     among them; so any text can be encoded, in smaller pieces where a token is missing. Special tokens in a text are
     text. Raises SettingError if a byte or a part is missing.
     """
 
-    def __init__(self, encoding: tiktoken.Encoding, rows: Sequence[int] | None = None) -> None:
-        self.rows = None if rows is None else list(rows)
-        if rows is not None:
-            ranks = {encoding.decode_single_token_bytes(i): row for row, i in enumerate(rows)}
+    def __init__(self, encoding: tiktoken.Encoding, kept_ids: Sequence[int] | None = None) -> None:
+        self.kept_ids = None if kept_ids is None else list(kept_ids)
+        if kept_ids is not None:
+            ranks = {encoding.decode_single_token_bytes(i): new for new, i in enumerate(kept_ids)}
             merges = BPETokenizer(encoding).ranks()
-            parts = {part for token in ranks if len(token) > 1 for part in halves(token, merges)}
+            parts = {part for token in ranks if len(token) > 1 for part in last_merge(token, merges)}
             if not parts | {bytes([b]) for b in range(256)} <= set(ranks):
                 raise SettingError("this vocabulary lacks parts of its own tokens (an earlier version's?): train again")
             encoding = tiktoken.Encoding(
-                "gpt2-rows", pat_str=encoding._pat_str, mergeable_ranks=ranks, special_tokens={}
+                "gpt2-kept", pat_str=encoding._pat_str, mergeable_ranks=ranks, special_tokens={}
             )
         self.encoding = encoding
 
@@ -79,14 +79,14 @@ class BPETokenizer:
         return [characters.decode(self.token_bytes(i), n == len(ids)) for n, i in enumerate(ids, 1)]
 
     def restricted_to(self, text: str) -> "BPETokenizer":
-        """The same tokenizer with only the merges that `text` needs, and the 256 bytes; it cuts `text` as before."""
+        """The same tokenizer with only the merges that `text` needs, and the 256 bytes; it splits `text` as before."""
         ranks = self.ranks()
         todo, kept = {self.token_bytes(i) for i in self.encode(text)}, {bytes([b]) for b in range(256)}
         while todo:
             token = todo.pop()
             if token not in kept:
                 kept.add(token)
-                todo.update(halves(token, ranks))
+                todo.update(last_merge(token, ranks))
         return BPETokenizer(self.encoding, sorted(ranks[token] for token in kept))
 
     def ranks(self) -> dict[bytes, int]:
@@ -95,7 +95,7 @@ class BPETokenizer:
         return {self.token_bytes(i): i for i in range(self.n_vocab) if i not in special}
 
 
-def halves(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]:
+def last_merge(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]:
     """The two tokens that byte-pair encoding joins last to make `token`, a token of two bytes or more.
 
     Raises ValueError where the vocabulary cannot make it.

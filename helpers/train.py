@@ -15,11 +15,10 @@ from helpers.checkpoint import CheckpointError, load_checkpoint, load_weights, r
 from helpers.config import IGNORE, Recipe
 from helpers.distributed import Group
 from helpers.errors import SeriesError, SettingError
-from helpers.optim import Muon, beta1, build_optimizers, hidden_matrices, lr_share, muon_dtype
+from helpers.optim import Muon, build_optimizers, hidden_matrices, muon_dtype, set_rates
 from helpers.runtime import Runtime
 from helpers.windows import Windows
 
-COMPILE_PAYS = 500  # steps: compiling takes 40 to 70 s on a T4, and a step 0.10 to 0.15 s less then (estimates)
 __all__ = ["Trainer", "load_checkpoint", "save_checkpoint"]
 
 
@@ -50,11 +49,6 @@ class _LossOf(nn.Module):
         return self.model.loss(x, y) if hasattr(self.model, "loss") else self.model(x, y)[1]
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether a device's memory was too small: an Apple GPU says so in a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
-
-
 class Trainer:
     """A model in training, with all that must survive a kill: optimizers, loss scaler, step count, random state.
 
@@ -70,13 +64,11 @@ class Trainer:
         if recipe.batch_size < self.group.world:
             raise SettingError(f"{self.group.world} processes cannot share the {recipe.batch_size} windows of a step")
         self.micro_batch = recipe.batch_size // recipe.accumulation  # windows in one forward pass
-        self._loss_of: nn.Module = _LossOf(model)
+        self.loss_of: nn.Module = _LossOf(model)  # (x, y) -> loss; `run.fit` compiles it and connects the processes
         self.compiled = False
         self.reasons, dtype = runtime.reasons, torch.float32  # for what was chosen by itself; of Muon's products
         if recipe.optimizer == "muon":
-            dtype, why = muon_dtype([*hidden_matrices(model).values()], runtime)
-            if any(self.group.any(dtype == torch.float32, device=runtime.device)):  # one clock may differ from another
-                dtype = torch.float32
+            dtype, why = muon_dtype([*hidden_matrices(model).values()], runtime, self.group)
             self.reasons += (why,)
         self.optimizers = build_optimizers(model, recipe, dtype, self.group)
         self.scaler = torch.amp.GradScaler(  # 200: its own 2,000 good steps before the scale rises are half a run
@@ -85,68 +77,23 @@ class Trainer:
         self.steps_done = 0
         self._machine_before: dict[str, Any] = {}  # that of the checkpoint, in a resumed run
 
-    def prepare(self) -> list[str]:
-        """Compile where it pays, fit the micro-batch into the memory, connect the processes; a sentence for each.
-
-        And one for each difference that keeps a resumed run from ending with the very same bits. A first batch is
-        tried out and thrown away: what cannot work fails here, and no step is slowed by it.
-        """
-        said, plain = [], self._loss_of
-        self.micro_batch = asked = min(self.micro_batch, -(-self.recipe.batch_size // self.group.world))
-        if self.runtime.compiles and (left := self.recipe.steps - self.steps_done) >= COMPILE_PAYS:
-            self._loss_of, self.compiled = torch.compile(plain, dynamic=False), True
-        elif self.runtime.compiles:
-            said.append(f"not compiled: {left:,} steps are too few for a minute of compiling to pay")
-        while self.compiled or self.runtime.device.type in ("cuda", "mps"):
-            try:
-                self._try_out()
-                break
-            except Exception as error:  # torch.compile fails in as many ways as there are compilers
-                if out_of_memory(error):
-                    if self.micro_batch == 1:
-                        raise torch.OutOfMemoryError(str(error)) from error
-                    self.micro_batch = -(-self.micro_batch // 2)
-                    continue
-                if self._loss_of is plain:
-                    raise
-                self._loss_of, self.compiled = plain, False
-                said.append(f"not compiled, so slower ({type(error).__name__}: {str(error).strip()[:120]})")
-        if self.micro_batch < asked:
-            said.append(f"micro-batch {self.micro_batch}: {asked} windows at once did not fit into the memory")
-        if self.group.world > 1:
-            cards = [self.group.local_rank] if self.runtime.device.type == "cuda" else None
-            self._loss_of = nn.parallel.DistributedDataParallel(self._loss_of, device_ids=cards)
-            said.append(f"{self.group.world} processes share the {self.recipe.batch_size} windows of a step")
-        now, before = self._machine(), self._machine_before
-        changed = (k for k in now if k in before and before[k] != now[k])
-        return said + [f"resumed: {k} was {before[k]} and is {now[k]}, equal in kind, not in bits" for k in changed]
-
-    def _try_out(self) -> None:
-        self.model.zero_grad(set_to_none=True)  # what an attempt that failed left behind
-        x, y = (t[: self.micro_batch] for t in self.windows.batch(self.steps_done))
-        self.model.train()
-        with torch.random.fork_rng([x.device] if x.is_cuda else []):
-            with self.runtime.autocast():
-                loss = self._loss_of(x, y)
-            loss.backward()
-        self.model.zero_grad(set_to_none=True)
-
     def steps(self) -> Iterator[Step]:
-        """One record an optimizer step, until the recipe's last. DivergedError at a loss that is no number."""
+        """One record per optimizer step, until the recipe's last. DivergedError at a NaN or infinite loss."""
         while self.steps_done < self.recipe.steps:
-            self.model.train()  # the caller may have measured in between
+            if not self.model.training:  # the caller may have measured in between; `train` visits every module
+                self.model.train()
             yield self._one_step()
 
     def _one_step(self) -> Step:
         start = time.perf_counter()
-        lr = self._set_lr()
+        lr = set_rates(self.optimizers, self.recipe, self.steps_done)
         x, y = self.windows.batch(self.steps_done)  # (B, T), the same in every process
         n_tokens = (y != IGNORE).sum()
         mine = (t.tensor_split(self.group.world)[self.group.rank].split(self.micro_batch) for t in (x, y))
         loss = self.group.sum(self._backward(list(zip(*mine, strict=True)), n_tokens))
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
         found = torch.stack([loss.float(), norm.float(), n_tokens.float()])  # one wait for the device instead of three
         loss, norm, n_tokens = found.tolist()
         self._check_finite(loss, norm, lr)
@@ -163,20 +110,12 @@ class Trainer:
         loss = torch.zeros((), device=n_tokens.device)
         for i, (x, y) in enumerate(parts):
             unfinished = self.group.world > 1 and i < len(parts) - 1
-            with self._loss_of.no_sync() if unfinished else nullcontext():
+            with self.loss_of.no_sync() if unfinished else nullcontext():
                 with self.runtime.autocast():
-                    part = self._loss_of(x, y) * ((y != IGNORE).sum() / n_tokens)
+                    part = self.loss_of(x, y) * ((y != IGNORE).sum() / n_tokens)
                 self.scaler.scale(part * self.group.world).backward()  # DistributedDataParallel takes the mean
             loss += part.detach()
         return loss
-
-    def _set_lr(self) -> float:
-        share, beta = lr_share(self.recipe, self.steps_done), beta1(self.recipe, self.steps_done)
-        for group in (g for o in self.optimizers for g in o.param_groups):
-            group["lr"] = group["peak_lr"] * share
-            if "betas" in group:
-                group["betas"] = (beta, self.recipe.betas[1])
-        return self.recipe.lr * share
 
     def _check_finite(self, loss: float, norm: float, lr: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
@@ -212,22 +151,22 @@ class Trainer:
             "threads": torch.get_num_threads(),
             "muon": next((str(o.dtype).removeprefix("torch.") for o in self.optimizers if isinstance(o, Muon)), None),
             "compiled": self.compiled,
-            "windows a pass": self.micro_batch,
+            "windows per pass": self.micro_batch,
             "processes": self.group.world,
         }
 
     def resume(self, folder: str | Path) -> None:
         """Go on exactly where the checkpoint in `folder` stopped; CheckpointError if it is of another run.
 
-        `prepare`, called after it, says what differs on this machine.
+        `changes`, asked when the trainer is fitted to its machine, says what differs there.
         """
         state = read_training(folder)
-        mine = {**asdict(self.recipe), "seed": self.windows.seed}
-        theirs = {**state["recipe"], "seed": state["seed"]}
-        free = {"accumulation"}  # how a step is split up, which does not change it
-        other = [
-            f"{k}={theirs.get(k)} there, {mine[k]} here" for k in mine if k not in free and theirs.get(k) != mine[k]
-        ]
+        mine = asdict(self.recipe) | {"seed": self.windows.seed}
+        theirs = state["recipe"] | {
+            "seed": state["seed"],
+            "accumulation": self.recipe.accumulation,
+        }  # this one may differ
+        other = [f"{k}={theirs.get(k)} there, {mine[k]} here" for k in mine if theirs.get(k) != mine[k]]
         if other:
             raise CheckpointError(f"{folder} is of another run ({'; '.join(other)}); use another folder with --out")
         load_weights(folder, self.model)
@@ -244,3 +183,9 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda_rng"][0], self.runtime.device)
         self.steps_done = state["step"]
         self._machine_before = state["machine"]
+
+    def changes(self) -> list[str]:
+        """A sentence for each difference that keeps a resumed run from ending with the very same bits."""
+        now, before = self._machine(), self._machine_before
+        changed = (k for k in now if k in before and before[k] != now[k])
+        return [f"resumed: {k} was {before[k]} and is {now[k]}, equal in kind, not in bits" for k in changed]

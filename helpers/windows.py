@@ -27,13 +27,13 @@ def grid(n_tokens: int, window: int, offset: int = 0) -> tuple[Tensor, Tensor]:
     return starts, ends - starts
 
 
-def scattered(n_tokens: int, window: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def random_windows(n_tokens: int, window: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Starts and lengths of as many full windows as the grid has, each beginning anywhere. Two (W,) int64 tensors."""
     count = -(-(n_tokens - 1) // window)
     return torch.randint(n_tokens - window, (count,), generator=generator), torch.full((count,), window)
 
 
-def cut(tokens: Tensor, starts: Tensor, lengths: Tensor, window: int) -> tuple[Tensor, Tensor]:
+def slice_windows(tokens: Tensor, starts: Tensor, lengths: Tensor, window: int) -> tuple[Tensor, Tensor]:
     """Inputs x and targets y, both (B, window), of the windows at `starts`; y is IGNORE past a window's length."""
     steps = torch.arange(window, device=tokens.device)
     places = (starts[:, None].to(tokens.device) + steps).clamp(max=tokens.numel() - 2)  # (B, window)
@@ -73,7 +73,7 @@ class Windows:
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """x, y: (batch, window) int64, on the tokens' device."""
         starts, lengths = zip(*(self._window(step * self.batch_size + i) for i in range(self.batch_size)), strict=True)
-        return cut(self.tokens, torch.stack(starts), torch.stack(lengths), self.window)
+        return slice_windows(self.tokens, torch.stack(starts), torch.stack(lengths), self.window)
 
     def _window(self, number: int) -> tuple[Tensor, Tensor]:
         while number >= self._firsts[-1]:
@@ -90,7 +90,7 @@ class Windows:
         g = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         n, T = self.tokens.numel(), self.window
         if self.policy == "random":
-            return scattered(n, T, g)
+            return random_windows(n, T, g)
         starts, lengths = grid(n, T, self._offset(epoch) if self.policy == "offset" else 0)
         order = torch.randperm(len(starts), generator=g)
         return starts[order], lengths[order]

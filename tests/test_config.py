@@ -105,7 +105,7 @@ def test_every_recipe_runs_at_every_profile_inside_its_context(name):
 def test_the_t4_profile_trains_the_real_model_on_the_real_text():
     t4 = PROFILES["t4"]
     assert t4.main.gpt == GPTConfig()
-    assert (t4.corpus, t4.main.excerpt, t4.main.all_rows) == ("tinyshakespeare", None, True)
+    assert (t4.corpus, t4.main.excerpt, t4.main.full_vocab) == ("tinyshakespeare", None, True)
     recipe = t4.main.recipe
     assert recipe.accumulation == 1, "a T4 holds the step's 8,192 tokens at once"
     assert round(recipe.steps * recipe.batch_size * recipe.window / 338_024) == 80

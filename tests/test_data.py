@@ -12,7 +12,7 @@ import tokenizers
 from helpers import data
 from helpers.data import CharTokenizer, gpt2_tokenizer, load_corpus
 from helpers.files import ROOT
-from helpers.tokenizer import halves
+from helpers.tokenizer import last_merge
 
 HOSTILE = [
     "",
@@ -175,35 +175,35 @@ def test_half_a_character_decodes_to_a_mark_and_not_to_an_error(gpt2):
 
 def test_the_restricted_vocabulary_gives_the_same_tokens_for_its_own_text(gpt2, sample):
     small = gpt2.restricted_to(sample)
-    assert [small.rows[i] for i in small.encode(sample)] == gpt2.encode(sample)
-    assert set(gpt2.encode(sample)) <= set(small.rows)
-    assert gpt2_tokenizer(small.rows).encode(sample) == small.encode(sample)
+    assert [small.kept_ids[i] for i in small.encode(sample)] == gpt2.encode(sample)
+    assert set(gpt2.encode(sample)) <= set(small.kept_ids)
+    assert gpt2_tokenizer(small.kept_ids).encode(sample) == small.encode(sample)
 
 
 def test_no_row_of_a_restricted_vocabulary_is_there_for_nothing(gpt2, sample):
     small = gpt2.restricted_to(sample)
     occurring, ranks = {small.token_bytes(i) for i in small.encode(sample)}, small.ranks()
-    parts = {part for token in ranks if len(token) > 1 for part in halves(token, ranks)}
+    parts = {part for token in ranks if len(token) > 1 for part in last_merge(token, ranks)}
     assert all(len(token) == 1 or token in occurring | parts for token in ranks)
 
 
 def test_a_vocabulary_without_the_parts_of_its_tokens_is_refused(gpt2):
     whole = gpt2.restricted_to("whole")  # the bytes, "le", "wh", and "ole" of "o" and "le"
     for missing in (256, 0):
-        rows = whole.rows[:missing] + whole.rows[missing + 1 :]
+        kept = whole.kept_ids[:missing] + whole.kept_ids[missing + 1 :]
         with pytest.raises(ValueError, match="train again"):
-            gpt2_tokenizer(rows)
+            gpt2_tokenizer(kept)
 
 
-def test_halves_are_the_last_merge(gpt2):
+def test_the_last_merge_is_the_one_that_gpt2_makes_last(gpt2):
     ranks = gpt2.ranks()
     assert len(ranks) == 50_256
     for token, i in [*ranks.items()][256:3000]:
-        a, b = halves(token, ranks)
+        a, b = last_merge(token, ranks)
         assert a + b == token
         assert max(ranks[a], ranks[b]) < i  # made before it
     with pytest.raises(ValueError, match="no two tokens"):
-        halves(b"\x00\x01\x02", ranks)
+        last_merge(b"\x00\x01\x02", ranks)
 
 
 def test_an_empty_tiktoken_cache_is_filled_without_network(tmp_path, monkeypatch):

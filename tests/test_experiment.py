@@ -13,7 +13,7 @@ from helpers.run.session import Session
 from tests.conftest import same
 
 SMALL = GPTConfig(block_size=128, n_layer=1, n_head=2, n_embd=16)
-BRIEF = Experiment(SMALL, Recipe(steps=2, window=128, batch_size=2), excerpt=2000, all_rows=False)
+BRIEF = Experiment(SMALL, Recipe(steps=2, window=128, batch_size=2), excerpt=2000, full_vocab=False)
 DEMO = replace(PROFILES["demo"], main=BRIEF)
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from helpers import train
 from helpers.config import GPTConfig, Recipe
 from helpers.distributed import Group
 from helpers.generate import generate
@@ -14,6 +13,8 @@ from helpers.loss import linear_cross_entropy
 from helpers.memorization import measure
 from helpers.model import GPT
 from helpers.optim import Muon, orthogonalize
+from helpers.run import fit
+from helpers.run.fit import fit_to_machine
 from helpers.runtime import Runtime, pick_runtime
 from helpers.serve.decoding import FORMATS, for_decoding
 from helpers.train import Trainer, save_checkpoint
@@ -73,9 +74,9 @@ def test_an_inf_in_fp16_costs_a_step_and_no_weights(text):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_compiled_steps_are_eager_ones(text, dtype, monkeypatch):
-    monkeypatch.setattr(train, "COMPILE_PAYS", 1)
+    monkeypatch.setattr(fit, "COMPILE_PAYS", 1)
     compiled, eager = trainer_on(text, runtime(dtype, compiles=True)), trainer_on(text, runtime(dtype))
-    said = compiled.prepare()
+    said = fit_to_machine(compiled)
     assert compiled.compiled, said
     assert losses(compiled) == pytest.approx(losses(eager), rel=0.05)
 
@@ -166,7 +167,7 @@ def test_a_world_of_one_steps_over_nccl(text, tmp_path):
     dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         trainer = trainer_on(text, runtime(torch.float32))
-        trainer._loss_of = torch.nn.parallel.DistributedDataParallel(trainer._loss_of, device_ids=[0])
+        trainer.loss_of = torch.nn.parallel.DistributedDataParallel(trainer.loss_of, device_ids=[0])
         assert losses(trainer) == pytest.approx(alone, rel=1e-3)
         mine = torch.arange(6.0, device=CUDA).to(torch.float16).view(2, 3)
         parts = [torch.empty_like(mine)]

@@ -98,6 +98,70 @@ def test_helpers_stay_thin(name):
     assert [n.name for n in functions if n.end_lineno - n.lineno + 1 > 40] == []
 
 
+# Functions of the course that one notebook or one package alone imports, or none, and why they stay.
+ONE_USER = {
+    "checkpoint.has_checkpoint": "it knows where a kill between two moves has left the checkpoint",
+    "checkpoint.clear_checkpoint": "it knows what belongs to a checkpoint and may be deleted",
+    "distributed.is_main": "the same question as Group.main, before there is a group",
+    "distributed.first_to_say": "of the processes of a Group, as the rest of the file",
+    "distributed.join": "it makes the Group that train and memorization compute with",
+    "distributed.leave": "the end of join",
+    "distributed.of_a_lost_process": "it knows what the backends that join chose raise",
+    "generate.next_token_probs": "temperature, top-k and top-p: what the Decoder samples with, shown by one notebook",
+    "generate.sample": "what the Decoder does in each step, under the name that it has elsewhere",
+    "memorization.whole_corpus_loss": "when a run stops is what the course is about",
+    "optim.orthogonalize": "a paper's iteration, held against a singular value decomposition by a test",
+    "optim.lr_factor": "the schedule of a step, held against torch's OneCycleLR by a test",
+    "optim.beta1": "the other half of a OneCycleLR schedule, held against torch's by a test",
+    "plots.plot_loss": "the loss curve is drawn in one place, for the notebook and the page",
+    "quantize.quantize_rows": "the rounding that Int8Linear stores, and one notebook shows",
+    "quantize.load_int8": "the other half of save_int8",
+    "runtime.card": "one place asks PyTorch for a GPU's name",
+    "runtime.too_old": "one of the reasons of pick_device",
+    "runtime.synchronize": "one clock waits for the device as the other does",
+    "runtime.pick_dtype": "one of the three choices of pick_runtime",
+    "runtime.pick_compile": "one of the three choices of pick_runtime",
+}
+CONTRACT = {
+    *("app.build_app", "data.load_corpus", "data.gpt2_tokenizer", "generate.generate", "quantize.quantize_int8"),
+    *("interop.to_huggingface", "interop.from_huggingface", "checkpoint.save_checkpoint", "checkpoint.load_checkpoint"),
+    *("memorization.loss_floor", "memorization.corpus_loss", "memorization.recall", "memorization.longest_recitation"),
+}
+
+
+def users() -> dict[str, set[str]]:
+    """Who imports each name of a helper: a notebook, a package, or the course for another module at the top."""
+    sources = [(path.stem, cell) for path in (ROOT / "notebooks").glob("*.ipynb") for cell in code_of(path)]
+    sources += [(package(name) or "course", path.read_text(encoding="utf-8")) for name, path in FILES.items()]
+    found: dict[str, set[str]] = {}
+    for user, source in sources:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("helpers."):
+                module = node.module.removeprefix("helpers.")
+                for alias in node.names:
+                    found.setdefault(f"{module}.{alias.name}", set()).add(user)
+    return found
+
+
+def code_of(notebook) -> list[str]:
+    return [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_what_one_notebook_or_package_alone_uses_stands_there_and_not_at_the_top():
+    """What another module of the course imports has no other place; a class may be what functions take or return."""
+    found, alone = users(), set()
+    for name, path in FILES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        inside = names_used(tree)
+        for node in () if package(name) else tree.body:
+            named = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            if named and not (isinstance(node, ast.ClassDef) and node.name in inside):
+                by = found.get(f"{name}.{node.name}", set())
+                if len(by) < 2 and "course" not in by:
+                    alone.add(f"{name}.{node.name}")
+    assert alone - CONTRACT == set(ONE_USER)
+
+
 def test_the_contract_can_be_imported():
     from helpers.app import build_app
     from helpers.config import PROFILES, GPTConfig
@@ -162,8 +226,7 @@ def test_nothing_in_the_helpers_is_dead():
     """Every function, class, method and constant is used by a notebook or a helper; tests do not count."""
     used = {"forward", "main", "execute_managed_notebook"}  # called by PyTorch, by Python and by papermill
     for path in (ROOT / "notebooks").glob("*.ipynb"):
-        cells = nbformat.read(path, as_version=4).cells
-        used.update(*(names_used(ast.parse(cell.source)) for cell in cells if cell.cell_type == "code"))
+        used.update(*(names_used(ast.parse(source)) for source in code_of(path)))
     parsed = {name: path for name, path in FILES.items() if name != "tools.setup_cell"}
     trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in parsed.items()}
     used.update(*(names_used(tree) for tree in trees.values()))

@@ -27,9 +27,9 @@ def plain(x, weight, targets):
     return F.cross_entropy(F.linear(x, weight), targets, ignore_index=IGNORE)
 
 
-@pytest.mark.parametrize("rows", [1, 64, 100, 150, 4096])
-def test_loss_and_gradients_are_those_of_torch_whatever_the_parts(rows):
-    ours = gradients(lambda *given: linear_cross_entropy(*given, rows), *problem())
+@pytest.mark.parametrize("chunk", [1, 64, 100, 150, 4096])
+def test_loss_and_gradients_are_those_of_torch_whatever_the_parts(chunk):
+    ours = gradients(lambda *given: linear_cross_entropy(*given, chunk), *problem())
     theirs = gradients(plain, *problem())
     assert ours[0] == pytest.approx(theirs[0], rel=1e-6)
     for mine, torchs in zip(ours[1:], theirs[1:], strict=True):

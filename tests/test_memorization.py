@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from helpers import memorization
+from helpers import loss, memorization
 from helpers.distributed import Group
 from helpers.generate import generate
 from helpers.memorization import corpus_loss, longest_recitation, loss_floor, measure, recall, whole_corpus_loss
@@ -93,7 +93,7 @@ def test_corpus_loss_leaves_the_model_as_it_was(tokens):
 
 
 def test_a_perfect_model_sits_on_the_floor():
-    """A model with one weight table per position cannot do better than the floor; a trained one must not either."""
+    """No model can do better than the floor; one that was trained until it knows the text comes close to it."""
     tokens = torch.randint(5, (65,), generator=torch.Generator().manual_seed(0))
     trainer = tiny_trainer(tokens, policy="grid", steps=300, window=8, batch_size=8)
     for _ in trainer.steps():
@@ -175,11 +175,11 @@ def test_measures_refuse_what_they_cannot_measure(tokens):
         loss_floor(tokens, 300)
 
 
-def test_a_wide_vocabulary_is_scored_some_rows_at_a_time_with_the_same_result(reciter, monkeypatch):
+def test_a_wide_vocabulary_is_scored_some_positions_at_a_time_with_the_same_result(reciter, monkeypatch):
     model, tokens = reciter
     whole, seen = measure(model, tokens, 16, recalls=[(4, 8)], prompt=4), []
     hook = model.lm_head.register_forward_hook(lambda _, __, logits: seen.append(logits.numel()))
-    monkeypatch.setattr(memorization, "SCORES", 7 * 50)
+    monkeypatch.setattr(loss, "SCORES", 7 * 50)
     found = measure(model, tokens, 16, recalls=[(4, 8)], prompt=4)
     hook.remove()
     assert max(seen) == 7 * 50
@@ -187,9 +187,9 @@ def test_a_wide_vocabulary_is_scored_some_rows_at_a_time_with_the_same_result(re
 
 
 def test_gpt2s_logits_of_a_measurement_take_a_quarter_of_a_gigabyte():
-    assert 4 * memorization.SCORES <= 2**28
+    assert 4 * loss.SCORES <= 2**28
     demo_rows, tokens_at_once = 1_932, 4096
-    assert demo_rows * tokens_at_once <= memorization.SCORES, "the small profiles are measured whole, to the same bits"
+    assert demo_rows * tokens_at_once <= loss.SCORES, "the small profiles are measured whole, to the same bits"
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -218,7 +218,7 @@ def test_more_processes_than_windows_leave_some_idle(tokens):
 
     found = corpus_loss(tiny_gpt(), tokens[:14], 12, 0, Pretended(1, 2))
     assert found.counts.sum() == 1
-    idle = memorization._loss_of(tiny_gpt(), tokens[:9], *grid(9, 12), 12, Pretended(0, 2))
+    idle = memorization._loss_of(tiny_gpt(), tokens[:9], grid(9, 12), 12, Pretended(0, 2))
     assert idle.counts.sum() == 8
 
 

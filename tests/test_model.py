@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from helpers.config import IGNORE, GPTConfig
-from helpers.model import GPT, flops_per_token, n_block_matrices, n_params
+from helpers.model import GPT
+from helpers.run.cost import flops_per_token, n_block_matrices, n_params
 from tests.conftest import tiny_gpt
 from tests.reference import hugging_face
 

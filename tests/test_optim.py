@@ -6,7 +6,7 @@ import torch
 from helpers import optim, runtime
 from helpers.config import Recipe
 from helpers.distributed import Group
-from helpers.optim import Muon, beta1, build_optimizers, lr_share, muon_dtype, orthogonalize
+from helpers.optim import Muon, beta1, build_optimizers, lr_factor, muon_dtype, orthogonalize
 from helpers.runtime import Runtime
 from tests.conftest import CPU, tiny_gpt
 
@@ -15,7 +15,7 @@ RECIPE = {"steps": 100, "window": 8, "batch_size": 4}
 
 def shares(**changes) -> list[float]:
     recipe = Recipe(**{**RECIPE, **changes})
-    return [lr_share(recipe, step) for step in range(recipe.steps)]
+    return [lr_factor(recipe, step) for step in range(recipe.steps)]
 
 
 def test_onecycle_is_torchs():
@@ -62,7 +62,7 @@ def test_muon_takes_the_hidden_matrices_and_nothing_else():
     assert not hidden & rest
 
 
-def test_biases_and_gains_are_not_decayed():
+def test_biases_and_layernorm_scales_are_not_decayed():
     model = tiny_gpt()
     (adamw,) = build_optimizers(model, Recipe(**RECIPE, optimizer="adamw", weight_decay=0.1))
     decay = {p.ndim: g["weight_decay"] for g in adamw.param_groups for p in g["params"]}
@@ -119,11 +119,11 @@ def test_muon_is_torchs_muon_a_shape_at_a_time(weight_decay):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_orthogonalizing_evens_out_singular_values_and_keeps_directions(dtype):
     x = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(1))
-    even = orthogonalize(x.to(dtype), (3.4445, -4.7750, 2.0315), 1e-7).float()
+    orthogonal = orthogonalize(x.to(dtype), (3.4445, -4.7750, 2.0315), 1e-7).float()
     assert torch.linalg.svdvals(x).min() < 0.4 * torch.linalg.svdvals(x).max()
-    assert 0.5 < torch.linalg.svdvals(even).min() <= torch.linalg.svdvals(even).max() < 1.35
+    assert 0.5 < torch.linalg.svdvals(orthogonal).min() <= torch.linalg.svdvals(orthogonal).max() < 1.35
     u, _, v = torch.linalg.svd(x, full_matrices=False)
-    middle = u.mT @ even @ v.mT
+    middle = u.mT @ orthogonal @ v.mT
     off_diagonal = middle - torch.diag_embed(middle.diagonal(dim1=1, dim2=2))
     assert off_diagonal.abs().max() < 0.1
 
@@ -158,7 +158,7 @@ def test_the_dtype_that_is_chosen_is_the_faster_here():
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         stack = torch.stack(x).to(dtype)
-        seconds[dtype] = runtime.seconds_of(lambda s=stack: orthogonalize(s, optim.COEFFICIENTS, 1e-7), within=0.3)
+        seconds[dtype] = runtime._seconds_of(lambda s=stack: orthogonalize(s, optim.COEFFICIENTS, 1e-7), within=0.3)
     assert seconds[chosen] < 2 * min(seconds.values())
 
 
@@ -170,7 +170,7 @@ def test_no_buffer_is_made_anew_at_every_step(monkeypatch):
         for p in params:
             p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(step))
         optimizer.step()
-    assert len(made) == len(params), "one momentum a matrix, with the first step"
+    assert len(made) == len(params), "one momentum per matrix, with the first step"
 
 
 def test_a_matrix_without_a_gradient_is_left_alone():

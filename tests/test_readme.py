@@ -85,7 +85,7 @@ def test_python_blocks_run(block, request, tmp_path, monkeypatch, gpt2, sample):
     """Where notebook 04 left its model; the page at the address that it has here, OpenAI's weights without network."""
     tokenizer = gpt2.restricted_to(sample)
     model = tiny_gpt(vocab_size=tokenizer.n_vocab, block_size=128)
-    meta = {"window": 128, "rows": tokenizer.rows}
+    meta = {"window": 128, "rows": tokenizer.kept_ids}
     save_checkpoint(tmp_path / "runs/demo/gpt/best", model, meta)
     monkeypatch.chdir(tmp_path)
     from_folder = interop.from_huggingface

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers import runtime
-from helpers.runtime import Runtime, free_cores, pick_device, pick_dtype, pick_runtime, seconds_of, set_up
+from helpers.runtime import Runtime, _free_cores, _seconds_of, pick_device, pick_dtype, pick_runtime, set_up
 
 
 @pytest.mark.parametrize(
@@ -31,20 +31,20 @@ def test_a_cpu_uses_bf16_for_large_models_where_it_is_measured_to_be_faster(monk
     cpu = torch.device("cpu")
     assert pick_dtype(cpu, large=False)[0] == torch.float32
     for gain, dtype, says in ((7.0, torch.bfloat16, "1/7.0 of the time"), (0.14, torch.float32, "7.1 times as long")):
-        monkeypatch.setattr(runtime, "bf16_gain", lambda *_, gain=gain: gain)
+        monkeypatch.setattr(runtime, "_bf16_gain", lambda *_, gain=gain: gain)
         chosen, why = pick_dtype(cpu, large=True)
         assert chosen == dtype
         assert says in why
-    monkeypatch.setattr(runtime, "bf16_gain", lambda *_: 1.1)
+    monkeypatch.setattr(runtime, "_bf16_gain", lambda *_: 1.1)
     assert pick_dtype(cpu, large=True)[0] == torch.float32, "as fast is not worth the rounding"
 
 
 def test_the_shortest_of_several_calls_counts_and_the_first_does_not():
     waits = [0.2, 0.03, 0.001, 0.03]
-    seconds = seconds_of(lambda: time.sleep(waits.pop(0) if waits else 0.03), within=0.2)
+    seconds = _seconds_of(lambda: time.sleep(waits.pop(0) if waits else 0.03), within=0.2)
     assert 0.001 <= seconds < 0.02
     assert not waits
-    assert 0.05 <= seconds_of(lambda: time.sleep(0.05), within=0.0) < 0.2, "a slow one is called twice, and no more"
+    assert 0.05 <= _seconds_of(lambda: time.sleep(0.05), within=0.0) < 0.2, "a slow one is called twice, and no more"
 
 
 def test_every_choice_comes_with_its_reason():
@@ -64,11 +64,11 @@ def test_autocast_does_nothing_at_fp32_and_casts_below():
 
 def test_no_more_threads_than_free_cores_and_the_same_numbers_after_set_up(monkeypatch):
     before = torch.get_num_threads()
-    assert 1 <= set_up(3) <= min(free_cores(), 8)
+    assert 1 <= set_up(3) <= min(_free_cores(), 8)
     first = torch.rand(3)
     set_up(3)
     assert torch.equal(first, torch.rand(3))
-    monkeypatch.setattr(runtime, "free_cores", lambda: 1)
+    monkeypatch.setattr(runtime, "_free_cores", lambda: 1)
     assert set_up(3) == 1
     torch.set_num_threads(before)
 

@@ -65,7 +65,7 @@ def run(gpt2, sample, tmp_path_factory) -> Path:
     """The folder of a run whose model knows nothing, quickly."""
     tokenizer, folder = gpt2.restricted_to(sample), tmp_path_factory.mktemp("run")
     corpus = load_corpus("sample")
-    meta = {"window": 64, "rows": tokenizer.rows, "corpus": "sample", "sha256": corpus.sha256, "excerpt": None}
+    meta = {"window": 64, "rows": tokenizer.kept_ids, "corpus": "sample", "sha256": corpus.sha256, "excerpt": None}
     model = tiny_gpt(seed=2, scale=3.0, vocab_size=tokenizer.n_vocab, block_size=64)
     save_checkpoint(folder / "best", model, {**meta, "step": 7, "seed": 1337, "recipe": "own"})
     (folder / "log.csv").write_text("step,loss,avg_loss,best_loss,lr\n1,5.0,5.0,5.0,0.1\n2,4.0,4.5,4.0,0.1\n")

@@ -190,7 +190,7 @@ def test_what_is_refused_can_be_forced(tmp_path):
         "small",
         "--set",
         "window=8",
-        "clip=1",
+        "grad_clip=1",
         "zero_residual=true",
         "beta1_range=none",
         "betas=(0.8, 0.9)",

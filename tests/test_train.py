@@ -9,6 +9,8 @@ import torch
 
 from helpers import optim, train
 from helpers.checkpoint import CheckpointError
+from helpers.run import fit
+from helpers.run.fit import fit_to_machine
 from helpers.run.log import RunLog, read_log, stop_step
 from helpers.runtime import Runtime
 from helpers.train import Step, save_checkpoint
@@ -30,7 +32,7 @@ def test_a_resumed_run_keeps_the_dtype_that_was_timed_when_it_began(tokens, tmp_
     on.resume(tmp_path / "c")
     assert on.optimizers[-1].dtype == torch.bfloat16
     assert on.reasons[-1] == "Muon in bfloat16: as this run began"
-    assert on.prepare() == []
+    assert fit_to_machine(on) == []
 
 
 def test_a_step_reports_what_it_did(tokens):
@@ -60,7 +62,7 @@ def test_accumulation_gives_the_same_step(tokens):
 
 
 def test_the_norm_is_measured_before_clipping_and_clipping_holds(tokens):
-    trainer, applied = tiny_trainer(tokens, clip=1e-3, optimizer="adamw"), []
+    trainer, applied = tiny_trainer(tokens, grad_clip=1e-3, optimizer="adamw"), []
 
     def note(*_):
         applied.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]).norm().item())
@@ -98,7 +100,7 @@ def test_a_loss_scale_that_is_too_high_costs_a_step_and_no_weights(tokens):
     assert trainer.scaler.get_scale() == 2.0**39
 
 
-def test_gradients_that_are_no_number_stop_a_scaled_run_too(tokens):
+def test_nan_gradients_stop_a_scaled_run_too(tokens):
     trainer = tiny_trainer(tokens, runtime=FP16, steps=200)
     trainer.model.transformer.ln_f.weight.register_hook(lambda grad: grad * math.nan)
     before = weights(trainer)
@@ -136,9 +138,9 @@ def test_a_run_resumed_on_another_kind_of_machine_goes_on_and_says_so(tokens, tm
     again = tiny_trainer(tokens, runtime=FP16)
     again.resume(folder)
     again.micro_batch = 2
-    assert sorted(again.prepare()) == [
+    assert sorted(fit_to_machine(again)) == [
         "resumed: dtype was torch.bfloat16 and is torch.float16, equal in kind, not in bits",
-        "resumed: windows a pass was 4 and is 2, equal in kind, not in bits",
+        "resumed: windows per pass was 4 and is 2, equal in kind, not in bits",
     ]
     assert [step.number for step in again.steps()] == list(range(2, 13))
 
@@ -234,7 +236,7 @@ def test_the_mean_of_100_waits_for_a_hundred():
 @pytest.fixture(autouse=True)
 def compiling_pays(monkeypatch):
     """For runs as short as a test's."""
-    monkeypatch.setattr(train, "COMPILE_PAYS", 1)
+    monkeypatch.setattr(fit, "COMPILE_PAYS", 1)
 
 
 def compiling(tokens, **changes):
@@ -244,7 +246,7 @@ def compiling(tokens, **changes):
 def test_a_compiled_run_takes_the_steps_of_an_eager_one(tokens):
     trainer, eager = compiling(tokens, steps=3), tiny_trainer(tokens, steps=3)
     rng = torch.get_rng_state()
-    assert trainer.prepare() == []
+    assert fit_to_machine(trainer) == []
     assert torch.equal(rng, torch.get_rng_state())
     assert trainer.steps_done == 0
     losses = [[step.loss for step in each.steps()] for each in (trainer, eager)]
@@ -260,7 +262,7 @@ def test_a_compiler_that_fails_costs_speed_and_nothing_else(tokens, monkeypatch)
 
     monkeypatch.setattr(torch, "compile", no_compiler)
     trainer, eager = compiling(tokens, steps=3), tiny_trainer(tokens, steps=3)
-    assert trainer.prepare() == ["not compiled, so slower (RuntimeError: no C++ compiler)"]
+    assert fit_to_machine(trainer) == ["not compiled, so slower (RuntimeError: no C++ compiler)"]
     assert [step.loss for step in trainer.steps()] == [step.loss for step in eager.steps()]
 
 
@@ -275,13 +277,13 @@ def test_windows_that_do_not_fit_into_the_memory_are_taken_fewer_at_a_time(token
         return loss(x, y)
 
     monkeypatch.setattr(trainer.model, "loss", limited)
-    assert trainer.prepare() == ["micro-batch 1: 4 windows at once did not fit into the memory"]
+    assert fit_to_machine(trainer) == ["micro-batch 1: 4 windows at once did not fit into the memory"]
     losses = [[step.loss for step in each.steps()] for each in (trainer, whole)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
     fits, hopeless = 0, compiling(tokens)
     monkeypatch.setattr(hopeless.model, "loss", limited)
     with pytest.raises(torch.OutOfMemoryError):
-        hopeless.prepare()
+        fit_to_machine(hopeless)
 
 
 def test_a_run_with_few_steps_left_is_not_compiled(tokens, monkeypatch):
@@ -289,11 +291,11 @@ def test_a_run_with_few_steps_left_is_not_compiled(tokens, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("a minute for nothing"))
     trainer = compiling(tokens, steps=600)
     trainer.steps_done = 101
-    assert trainer.prepare() == ["not compiled: 499 steps are too few for a minute of compiling to pay"]
+    assert fit_to_machine(trainer) == ["not compiled: 499 steps are too few for a minute of compiling to pay"]
     assert not trainer.compiled
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     trainer = compiling(tokens, steps=600)
-    assert trainer.prepare() == []
+    assert fit_to_machine(trainer) == []
     assert trainer.compiled
 
 
@@ -308,10 +310,10 @@ def test_an_apple_gpu_that_is_too_small_gets_fewer_windows_at_a_time(tokens, mon
         return loss(x, y)
 
     monkeypatch.setattr(trainer.model, "loss", limited)
-    assert trainer.prepare() == ["micro-batch 2: 4 windows at once did not fit into the memory"]
+    assert fit_to_machine(trainer) == ["micro-batch 2: 4 windows at once did not fit into the memory"]
     fits = 0
     with pytest.raises(torch.OutOfMemoryError, match="MPS backend"):
-        trainer.prepare()
+        fit_to_machine(trainer)
 
 
 def test_the_loss_scale_rises_again_within_a_run(tokens):

@@ -6,19 +6,19 @@ import pytest
 import torch
 
 from helpers.config import IGNORE, POLICIES
-from helpers.windows import Windows, cut, grid
+from helpers.windows import Windows, grid, slice_windows
 
 
 @pytest.mark.parametrize("n", [2, 3, 9, 10, 16, 17, 300])
 @pytest.mark.parametrize("window", [1, 4, 8])
 def test_a_grid_predicts_every_token_but_the_first_exactly_once(n, window):
     for offset in range(window):
-        _, y = cut(torch.arange(n), *grid(n, window, offset), window)
+        _, y = slice_windows(torch.arange(n), *grid(n, window, offset), window)
         assert sorted(y[y != IGNORE].tolist()) == list(range(1, n))
 
 
 def test_targets_are_the_inputs_moved_by_one(tokens):
-    x, y = cut(tokens, *grid(len(tokens), 8, 3), 8)
+    x, y = slice_windows(tokens, *grid(len(tokens), 8, 3), 8)
     seen = y != IGNORE
     following = torch.cat((x[:, 1:], torch.zeros_like(x[:, :1])), dim=1)
     inner = seen[:, :-1] & seen[:, 1:]

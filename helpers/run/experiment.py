@@ -34,7 +34,7 @@ class TrainingData:
 def tokenize(experiment: Experiment, corpus: Corpus) -> TrainingData:
     """The experiment's part of a corpus, in GPT-2's tokens or in those of them that the part uses."""
     text = corpus.text[: experiment.excerpt]
-    tokenizer = gpt2_tokenizer() if experiment.all_rows else gpt2_tokenizer().restricted_to(text)
+    tokenizer = gpt2_tokenizer() if experiment.full_vocab else gpt2_tokenizer().restricted_to(text)
     return TrainingData(corpus, experiment.excerpt, text, tokenizer, torch.tensor(tokenizer.encode(text)))
 
 
@@ -76,7 +76,7 @@ def describe(profile: Profile, data: TrainingData, trainer: Trainer, recipe: str
         "corpus": data.corpus.name,
         "sha256": data.corpus.sha256,
         "excerpt": data.excerpt,
-        "rows": data.tokenizer.rows,
+        "rows": data.tokenizer.kept_ids,
     }
 
 

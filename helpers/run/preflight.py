@@ -11,7 +11,7 @@ import torch
 
 from helpers.config import GPTConfig, Recipe
 from helpers.errors import SeriesError
-from helpers.model import flops_per_token, n_block_matrices, n_params
+from helpers.run.cost import flops_per_token, n_block_matrices, n_params
 from helpers.runtime import Runtime, card, synchronize, too_old
 
 try:
@@ -130,7 +130,7 @@ def refuse_hopeless(
 
 
 def first_micro_batch(config: GPTConfig, recipe: Recipe, runtime: Runtime, world: int = 1) -> int:
-    """Where `Trainer.prepare`, which picks the micro-batch by trying it, begins: windows in one forward pass.
+    """Where `fit_to_machine`, which picks the micro-batch by trying it, begins: windows in one forward pass.
 
     The most that the recipe allows and, on a GPU, nine tenths of free memory should hold. The trial alone would begin
     too high there: it runs before the optimizers have their states, and compiles anew for each size that it tries.

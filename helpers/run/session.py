@@ -19,7 +19,7 @@ from helpers.distributed import of_a_lost_process
 from helpers.errors import LostError, SeriesError, StoppedError
 from helpers.files import on_drive, write_json, writing
 from helpers.memorization import measure
-from helpers.model import flops_per_token
+from helpers.run.cost import flops_per_token
 from helpers.run.evaluation import Evaluation
 from helpers.run.log import RunLog
 from helpers.run.preflight import PROBE_STEPS, RefusedError, forecast, matrix_rate, peak_memory, refuse_over_budget
@@ -101,7 +101,7 @@ class Session:
         Raises RefusedError over the budget and StoppedError when told to stop, both after saving; LostError when
         another process of the run is gone.
         """
-        if self.trainer.group.main:  # now, because `Trainer.prepare` has settled what it says of the machine
+        if self.trainer.group.main:  # now, because `fit_to_machine` has settled what it says of the machine
             write_json(self.folder / "run.json", describe_run(self.trainer, self.meta))
         try:
             self._run()

@@ -13,7 +13,7 @@ from helpers.checkpoint import read_meta
 from helpers.data import DataError, gpt2_tokenizer, load_corpus
 from helpers.files import read_json
 from helpers.generate import Decoder
-from helpers.model import GPT, n_params
+from helpers.model import GPT
 from helpers.run.log import read_log
 from helpers.serve.decoding import FORMATS, load_for_decoding
 from helpers.serve.provenance import Trace, VerbatimIndex
@@ -122,8 +122,9 @@ class Engine:
         file = self.folder / "metrics.json"
         found = read_json(file) if file.is_file() else {}
         c, known = model.config, {key: value for key, value in found.items() if value is not None}
+        count = sum(p.numel() for name, p in model.named_parameters() if not name.endswith("scale"))  # int8 has scales
         card = {
-            "parameters": f"{n_params(c):,}",
+            "parameters": f"{count:,}",
             "GPT-2": f"{c.n_layer} layers, {c.n_head} heads, {c.n_embd} wide, vocabulary {c.vocab_size:,}",
             "learnt": f"{self.meta['corpus']}: {len(self.book):,} characters, {len(self.index.tokens):,} tokens",
             "windows": f"{self.window} tokens",

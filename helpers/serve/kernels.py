@@ -12,12 +12,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from helpers.config import LARGE
 from helpers.quantize import Dequantized
 from helpers.runtime import seconds_in_turns
 
 TOKEN, PROMPT = 1, 64  # rows of x that a kernel is timed with: what a decoding step and what a prefill multiply
 NOISE = 1.1  # times that a timing may be off
-LARGE = 512  # columns and rows, from which on a model does not stay in the caches (`GPTConfig.large`)
 CACHES = 8 * 2**20  # bytes of int8 weights that do not stay in a core's caches
 COLUMNS = 8192  # a wider matrix is timed by so many of its columns
 _PACKING = threading.Lock()  # PyTorch's choice of engine, and its warnings, belong to all threads

@@ -17,8 +17,9 @@ from helpers.distributed import first_to_say, is_main, join, leave
 from helpers.errors import LostError, SeriesError, SettingError, StoppedError
 from helpers.files import ROOT, runs_folder
 from helpers.memorization import loss_floor
-from helpers.model import n_params
+from helpers.run.cost import n_params
 from helpers.run.experiment import TrainingData, describe, new_trainer, tokenize
+from helpers.run.fit import fit_to_machine
 from helpers.run.preflight import refuse_hopeless
 from helpers.run.report import record_run
 from helpers.run.session import Session
@@ -54,7 +55,7 @@ def train(args: argparse.Namespace) -> None:
     session = Session(trainer, data.tokens, folder, meta, profile.target, say, **saving, budget=args.budget)
     session.begin(args.resume, args.fresh)
     with stopped_by_signals(partial(setattr, session, "told_to_stop"), alone=group.world == 1):
-        for sentence in trainer.prepare():
+        for sentence in fit_to_machine(trainer):
             say(sentence)
         session.run()
     # report

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 
 from helpers.config import GPTConfig, Recipe
-from helpers.model import GPT, flops_per_token
+from helpers.model import GPT
+from helpers.run.cost import flops_per_token
+from helpers.run.fit import fit_to_machine
 from helpers.run.preflight import matrix_rate, peak_memory
 from helpers.runtime import Runtime, pick_runtime, set_up
 from helpers.train import Trainer
@@ -68,7 +70,7 @@ def ours(B: int, T: int, optimizer: str, runtime: Runtime):
     model = GPT(GPTConfig()).to(runtime.device)
     recipe = Recipe(steps=10_000, window=T, batch_size=B, policy="grid", optimizer=optimizer, lr=3e-4, muon_lr=3e-4)
     trainer = Trainer(model, Windows(tokens, T, B, "grid", SEED), recipe, runtime)
-    trainer.prepare()
+    fit_to_machine(trainer)
     return (step.seconds for step in trainer.steps())
 
 

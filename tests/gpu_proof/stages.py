@@ -15,7 +15,6 @@ from unittest import mock
 
 import torch
 
-from helpers import train as training
 from helpers.checkpoint import load_checkpoint
 from helpers.config import pick_profile
 from helpers.data import gpt2_tokenizer, load_corpus
@@ -23,8 +22,9 @@ from helpers.files import ROOT, read_json
 from helpers.generate import generate
 from helpers.memorization import corpus_loss, whole_corpus_loss
 from helpers.model import GPT
-from helpers.run import preflight
+from helpers.run import fit, preflight
 from helpers.run.experiment import tokenize
+from helpers.run.fit import fit_to_machine
 from helpers.run.log import read_log
 from helpers.run.report import record_run
 from helpers.runtime import Runtime, card
@@ -155,9 +155,9 @@ def compiled(sizes: Sizes, _: Place) -> dict:
 
     ways = {"compiled": partial(plain, backend=sizes.backend), "fallback": lambda *_, **__: broken}
     for name, compiler in ways.items():
-        with mock.patch.object(torch, "compile", compiler), mock.patch.object(training, "COMPILE_PAYS", 1):
+        with mock.patch.object(torch, "compile", compiler), mock.patch.object(fit, "COMPILE_PAYS", 1):
             trainer, start = new_trainer(sizes, dtype, compiles=True), time.perf_counter()
-            said = trainer.prepare()
+            said = fit_to_machine(trainer)
             numbers[f"{name}: seconds to prepare"] = time.perf_counter() - start
             require(trainer.compiled == (name == "compiled"), f"{name}: {said}")
             steps = list(trainer.steps())
@@ -190,7 +190,7 @@ def limited(sizes: Sizes, trainer: Trainer, limit: float, windows: int) -> Itera
         mock.patch.object(trainer, "runtime", always),
         mock.patch.object(trainer.model, "loss", limited_loss),
         mock.patch.object(torch, "compile", lambda model, **_: model),
-        mock.patch.object(training, "COMPILE_PAYS", 1),
+        mock.patch.object(fit, "COMPILE_PAYS", 1),
     ):
         yield
 
@@ -209,7 +209,7 @@ def memory(sizes: Sizes, _: Place) -> dict:
         with limited(sizes, trainer, limit, windows):
             with mock.patch.object(preflight, "free_memory", partial(left, limit)):
                 trainer.micro_batch = preflight.first_micro_batch(trainer.model.config, trainer.recipe, trainer.runtime)
-            said = trainer.prepare()
+            said = fit_to_machine(trainer)
             first = losses(trainer)
             with trainer.runtime.autocast():
                 measured = whole_corpus_loss(trainer.model, trainer.windows.tokens.cpu(), trainer.recipe.window)
