@@ -60,11 +60,11 @@ def load_corpus(name: str | Path, url: str = TINY_SHAKESPEARE_URL) -> Corpus:
     """
     if name == "sample":
         path = ROOT / "data" / "sample.txt"
-        return _read(path, "sample", SAMPLE_SHA256, "Bring it back with `git checkout -- data/sample.txt`.")
+        return _load(path, "sample", SAMPLE_SHA256, "Bring it back with `git checkout -- data/sample.txt`.")
     if name != "tinyshakespeare":
         if not Path(name).is_file():
             raise DataError(f"no corpus {str(name)!r}: say 'sample', 'tinyshakespeare' or the path of a UTF-8 file")
-        return _read(Path(name), Path(name).stem, None, "Give a UTF-8 text file that is not empty.")
+        return _load(Path(name), Path(name).stem, None, "Give a UTF-8 text file that is not empty.")
     return _tiny_shakespeare(url)
 
 
@@ -74,19 +74,19 @@ def _tiny_shakespeare(url: str) -> Corpus:
         path = next((p for p in (Path(given), ROOT / given) if p.is_file()), None)
         if path is None:
             raise DataError(f"SHAKESPEARE_PATH={given} is not a file: correct it, or unset it to download the text")
-        return _read(path, "tinyshakespeare", TINY_SHAKESPEARE_SHA256, f"Unset SHAKESPEARE_PATH, or {good_copy}.")
+        return _load(path, "tinyshakespeare", TINY_SHAKESPEARE_SHA256, f"Unset SHAKESPEARE_PATH, or {good_copy}.")
     local = workspace() / "data" / "input.txt"
     attached = (p for p in _kaggle("input.txt") if _is(p, TINY_SHAKESPEARE_SHA256))  # other texts have that name too
     for path in chain((local, ROOT / "data" / "input.txt"), attached):
         if path.is_file():
-            return _read(path, "tinyshakespeare", TINY_SHAKESPEARE_SHA256, f"Delete it and run again, or {good_copy}.")
+            return _load(path, "tinyshakespeare", TINY_SHAKESPEARE_SHA256, f"Delete it and run again, or {good_copy}.")
     content = _download(url)
     corpus = _check(content, url, "tinyshakespeare", TINY_SHAKESPEARE_SHA256, f"Run again, or {good_copy}.")
     _store(local, content)
     return corpus
 
 
-def _read(path: Path, name: str, sha256: str | None, advice: str) -> Corpus:
+def _load(path: Path, name: str, sha256: str | None, advice: str) -> Corpus:
     try:
         return _check(path.read_bytes(), str(path), name, sha256, advice)
     except OSError as error:

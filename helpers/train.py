@@ -93,17 +93,17 @@ class Trainer:
         loss = self.group.sum(self._backward(list(zip(*mine, strict=True)), n_tokens))
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
-        found = torch.stack([loss.float(), norm.float(), n_tokens.float()])  # one wait for the device instead of three
-        loss, norm, n_tokens = found.tolist()
-        self._check_finite(loss, norm, lr)
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
+        found = torch.stack([loss.float(), grad_norm.float(), n_tokens.float()])  # one wait instead of three
+        loss, grad_norm, n_tokens = found.tolist()
+        self._check_finite(loss, grad_norm, lr)
         for optimizer in self.optimizers:
-            if math.isfinite(norm):  # else the loss scale was too high: this step is left out, and the scale lowered
+            if math.isfinite(grad_norm):  # else the loss scale was too high: the step is left out, the scale falls
                 self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
         self.steps_done += 1
-        return Step(self.steps_done, loss, lr, norm, time.perf_counter() - start, int(n_tokens))
+        return Step(self.steps_done, loss, lr, grad_norm, time.perf_counter() - start, int(n_tokens))
 
     def _backward(self, parts: list[tuple[Tensor, Tensor]], n_tokens: Tensor) -> Tensor:
         """Gradients of this process's parts, summed over the group with the last; the parts' share of the loss."""
@@ -117,15 +117,15 @@ class Trainer:
             loss += part.detach()
         return loss
 
-    def _check_finite(self, loss: float, norm: float, lr: float) -> None:
-        if math.isfinite(loss) and math.isfinite(norm):
+    def _check_finite(self, loss: float, grad_norm: float, lr: float) -> None:
+        if math.isfinite(loss) and math.isfinite(grad_norm):
             return
         scale_too_high = self.scaler.is_enabled() and self.scaler.get_scale() >= 1  # below 1 it is not the scale
         if not math.isfinite(loss) or not scale_too_high:
             raise DivergedError(
-                f"step {self.steps_done + 1}: loss {loss}, gradient norm {norm} at lr {lr:.2e}. The weights were not "
-                "touched and the last checkpoint is good. Likely a learning rate that is too high: start over with a "
-                "lower one; or damaged data: check the corpus."
+                f"step {self.steps_done + 1}: loss {loss}, gradient norm {grad_norm} at lr {lr:.2e}. The weights were "
+                "not touched and the last checkpoint is good. Likely a learning rate that is too high: start over with "
+                "a lower one; or damaged data: check the corpus."
             )
 
     def training_state(self) -> dict[str, Any]:

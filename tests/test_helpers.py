@@ -113,7 +113,6 @@ ONE_USER = {
     "optim.orthogonalize": "a paper's iteration, held against a singular value decomposition by a test",
     "optim.lr_factor": "the schedule of a step, held against torch's OneCycleLR by a test",
     "optim.beta1": "the other half of a OneCycleLR schedule, held against torch's by a test",
-    "plots.plot_loss": "the loss curve is drawn in one place, for the notebook and the page",
     "quantize.quantize_rows": "the rounding that Int8Linear stores, and one notebook shows",
     "quantize.load_int8": "the other half of save_int8",
     "runtime.card": "one place asks PyTorch for a GPU's name",

@@ -196,7 +196,9 @@ def test_what_is_read_and_never_imported_comes_without_its_dependencies(pip, mon
 
 def test_what_cannot_be_installed_is_named_with_its_reason_and_a_notebook_goes_on(pip, monkeypatch, capsys):
     pip.fails = 9
-    monkeypatch.setattr(install, "_read", lambda _: "gradio==6.31.0\nno-such-gradio==6.31.0  # the page: notebook 06\n")
+    monkeypatch.setattr(
+        install, "_text_of", lambda _: "gradio==6.31.0\nno-such-gradio==6.31.0  # the page: notebook 06\n"
+    )
     prepare()
     said = capsys.readouterr().out
     assert "what needs it will stop there: no-such-gradio (the page: notebook 06). pip says: ERROR: No matching" in said

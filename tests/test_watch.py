@@ -18,10 +18,11 @@ from nbformat.v4 import new_code_cell, new_notebook
 from xdist.remote import Producer
 
 from helpers.files import ROOT, read_json, write_json
-from helpers.tools import execute, watch
+from helpers.tools import execute
 from helpers.tools.execute import NotebookError, refresh_notebook, run_notebook
 from helpers.tools.kernel import Kernel
-from helpers.tools.watch import Watch, Work, usual_of, usual_seconds
+from helpers.tools.watch import Watch
+from helpers.tools.work import USUAL, Work, usual_of, usual_seconds
 from tests.conftest import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
 WHO = """import os, pathlib, subprocess
@@ -124,7 +125,7 @@ def test_a_cell_over_ten_times_its_usual_is_reported_while_it_runs(tmp_path):
     """The cell waits for the report: it ends only if it came in time."""
     wait = "import pathlib, time\nwhile not pathlib.Path('told').exists():\n    time.sleep(0.01)"
     source = notebook(tmp_path / "n.ipynb", "x = 1", wait)
-    write_json(tmp_path / watch.USUAL, {"n": {"notebook": 3, "cells": {"c-1": 0.02}}})
+    write_json(tmp_path / USUAL, {"n": {"notebook": 3, "cells": {"c-1": 0.02}}})
     log = Log(tmp_path / "told")
     run_notebook(source, tmp_path / "out.ipynb", "demo", 60, log, patience=0.3)
     (line,) = [line for line in log.getvalue().splitlines() if "still runs" in line]
@@ -204,7 +205,7 @@ def test_the_last_run_on_this_machine_comes_before_what_is_committed(tmp_path):
     source, target = tmp_path / "n.ipynb", tmp_path / "build/n.ipynb"
     assert usual_seconds(source, target, "demo") == {}
     assert usual_of({}, "c-0") is None, "nobody knows"
-    write_json(tmp_path / watch.USUAL, {"n": {"notebook": 9, "cells": {"c-0": 8}}})
+    write_json(tmp_path / USUAL, {"n": {"notebook": 9, "cells": {"c-0": 8}}})
     assert usual_seconds(source, target, "demo")["notebook"] == 9
     assert usual_seconds(source, target, "laptop") == {}, "what is committed is the demo's"
     write_json(target.with_suffix(".seconds.json"), {"notebook": 5, "cells": {"c-0": 4}})
@@ -218,19 +219,19 @@ def test_a_run_keeps_its_seconds_beside_its_target_and_refresh_beside_the_source
     run_notebook(source, tmp_path / "out/n.ipynb")
     kept = read_json(tmp_path / "out/n.seconds.json")
     assert kept["notebook"] >= kept["cells"]["c-1"] >= 1.2
-    assert not (tmp_path / watch.USUAL).exists(), "only refresh writes it"
-    write_json(tmp_path / watch.USUAL, {"z": {"notebook": 1, "cells": {}}, "n": {"notebook": 99, "cells": {}}})
+    assert not (tmp_path / USUAL).exists(), "only refresh writes it"
+    write_json(tmp_path / USUAL, {"z": {"notebook": 1, "cells": {}}, "n": {"notebook": 99, "cells": {}}})
     refresh_notebook(source)
-    usual = read_json(tmp_path / watch.USUAL)
+    usual = read_json(tmp_path / USUAL)
     assert list(usual) == ["n", "z"]
     assert 1.2 <= usual["n"]["cells"]["c-1"] < 99
     assert usual["z"] == {"notebook": 1, "cells": {}}
 
 
 def test_what_is_committed_as_usual_names_cells_that_exist():
-    usual = read_json(ROOT / "notebooks" / watch.USUAL)
+    usual = read_json(ROOT / "notebooks" / USUAL)
     names = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert set(usual) in (names, set()), "all of them, or none before the first `make refresh`"
+    assert set(usual) == names
     for name, seconds in usual.items():
         ids = {cell.id for cell in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells}
         assert set(seconds["cells"]) <= ids
@@ -251,7 +252,7 @@ def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess:
 def test_under_nbval_a_hang_and_a_death_fail_with_notebook_cell_and_stack(tmp_path, processes):
     notebook(tmp_path / "hangs.ipynb", WHO, FOREVER, "x = 0\nforever(x)", "y = 1")
     notebook(tmp_path / "dies.ipynb", "import os\nos._exit(1)")
-    write_json(tmp_path / watch.USUAL, {"hangs": {"notebook": 1, "cells": {}}})
+    write_json(tmp_path / USUAL, {"hangs": {"notebook": 1, "cells": {}}})
     quick = ("--watch-every=0.5", "--watch-patience=0.5", "--nbval-cell-timeout=3")
     done = run_pytest(tmp_path, *quick, *processes)
     assert done.returncode == 1, done.stdout

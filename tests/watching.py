@@ -23,7 +23,8 @@ import pytest
 
 from helpers.files import ROOT
 from helpers.tools.kernel import Kernel, end_family, name_cells
-from helpers.tools.watch import GRACE, Watch, Work, hang_line, usual_of, usual_seconds
+from helpers.tools.watch import GRACE, Watch
+from helpers.tools.work import Work, hang_line, usual_of, usual_seconds
 
 _STDERR = os.fdopen(os.dup(2), "w")  # before pytest captures it
 SECONDS = "watch/seconds"  # in pytest's cache: what each test took the last time

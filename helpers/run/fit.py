@@ -15,12 +15,12 @@ def fit_to_machine(trainer: Trainer) -> list[str]:
     tried out and thrown away: what cannot work fails here, and no step is slowed by it.
     """
     recipe, group, runtime = trainer.recipe, trainer.group, trainer.runtime
-    said, plain = [], trainer.loss_of
+    sentences, plain = [], trainer.loss_of
     trainer.micro_batch = asked = min(trainer.micro_batch, -(-recipe.batch_size // group.world))
     if runtime.compiles and (left := recipe.steps - trainer.steps_done) >= COMPILE_PAYS:
         trainer.loss_of, trainer.compiled = torch.compile(plain, dynamic=False), True
     elif runtime.compiles:
-        said.append(f"not compiled: {left:,} steps are too few for a minute of compiling to pay")
+        sentences.append(f"not compiled: {left:,} steps are too few for a minute of compiling to pay")
     while trainer.compiled or runtime.device.type in ("cuda", "mps"):
         try:
             _try_out(trainer)
@@ -33,12 +33,12 @@ def fit_to_machine(trainer: Trainer) -> list[str]:
                 trainer.micro_batch = -(-trainer.micro_batch // 2)
             elif trainer.compiled:
                 trainer.loss_of, trainer.compiled = plain, False
-                said.append(f"not compiled, so slower ({type(error).__name__}: {str(error).strip()[:120]})")
+                sentences.append(f"not compiled, so slower ({type(error).__name__}: {str(error).strip()[:120]})")
             else:
                 raise
     if trainer.micro_batch < asked:
-        said.append(f"micro-batch {trainer.micro_batch}: {asked} windows at once did not fit into the memory")
-    return said + _connect(trainer) + trainer.changes()
+        sentences.append(f"micro-batch {trainer.micro_batch}: {asked} windows at once did not fit into the memory")
+    return sentences + _connect(trainer) + trainer.changes()
 
 
 def _try_out(trainer: Trainer) -> None:

@@ -79,8 +79,8 @@ def write_samples(path: Path, model: GPT, tokenizer: BPETokenizer, text: str, wi
         for temperature in (0.0, 0.8):
             g = torch.Generator().manual_seed(0)
             new = generate(model, ids, 100, temperature=temperature, top_k=50, generator=g, window=window)
-            said = tokenizer.decode(new[0].tolist())
-            parts.append(f"=== temperature {temperature:g}, prompt {prompt!r}\n{said}\n")
+            completion = tokenizer.decode(new[0].tolist())
+            parts.append(f"=== temperature {temperature:g}, prompt {prompt!r}\n{completion}\n")
     with writing(path):
         path.write_text("\n".join(parts), encoding="utf-8")
 

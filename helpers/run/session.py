@@ -141,8 +141,8 @@ class Session:
         if refusal:
             raise refusal
         if trainer.steps_done < trainer.recipe.steps and not done:
-            said = f"told to stop after step {trainer.steps_done}: saved in {self.folder}, --resume goes on"
-            raise StoppedError(said, self.told_to_stop or signal.SIGTERM)  # another process may have been told
+            message = f"told to stop after step {trainer.steps_done}: saved in {self.folder}, --resume goes on"
+            raise StoppedError(message, self.told_to_stop or signal.SIGTERM)  # another process may have been told
 
     def _due(self, step: int, saved_at: float) -> bool:
         late = time.perf_counter() - saved_at >= max(self.save_seconds, 15 * self._save_took)  # a sixteenth at most

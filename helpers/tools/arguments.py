@@ -71,7 +71,7 @@ def _record_name(text: str) -> str:
     return text
 
 
-def choose(args: argparse.Namespace) -> tuple[Profile, Experiment]:
+def select(args: argparse.Namespace) -> tuple[Profile, Experiment]:
     """The profile, and its main experiment with what `train` was told to change. SettingError where that cannot be."""
     profile = pick_profile(args.profile)
     changes = {} if args.steps is None else {"steps": args.steps}

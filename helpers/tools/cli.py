@@ -25,7 +25,7 @@ from helpers.run.report import record_run
 from helpers.run.session import Session
 from helpers.run.signals import stopped_by_signals
 from helpers.runtime import set_up
-from helpers.tools.arguments import add_arguments, choose
+from helpers.tools.arguments import add_arguments, select
 from helpers.train import Trainer
 
 MACHINES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOTDIR)
@@ -37,7 +37,7 @@ def train(args: argparse.Namespace) -> None:
     # choose: processes, recipe, threads
     group = join(args.device)
     say = print if group.main else lambda _: None
-    profile, experiment = choose(args)
+    profile, experiment = select(args)
     threads = set_up(args.seed)
     # read: corpus, tokens
     data = tokenize(experiment, load_corpus(args.corpus or profile.corpus))
@@ -96,9 +96,9 @@ def demo(args: argparse.Namespace) -> None:
 
     run = _folder(args.run, args.profile)
     app = build_app(Engine(run, book=_book_of(args, run)))
-    how = {**LOOK, **QUIET, "share": args.share, "server_name": args.host, "server_port": args.port}
+    options = {**LOOK, **QUIET, "share": args.share, "server_name": args.host, "server_port": args.port}
     try:
-        _, local, public = app.launch(**how, prevent_thread_lock=True)
+        _, local, public = app.launch(**options, prevent_thread_lock=True)
     except OSError as error:  # a port that is taken, an address that is not this machine's
         raise SettingError(f"cannot serve at {args.host}, port {args.port or 'free'} ({error})") from error
     print(f"{public or local} shows {run}; Ctrl-C ends it", flush=True)

@@ -4,8 +4,6 @@
 """
 
 import argparse
-import asyncio
-import inspect
 import subprocess
 import sys
 import time
@@ -17,15 +15,15 @@ import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from helpers.config import Profile, pick_profile
 from helpers.errors import SeriesError
 from helpers.files import ROOT, read_json, runs_folder, write_json
-from helpers.tools.kernel import Kernel, name_cells
-from helpers.tools.watch import USUAL, Watch, Work, hang_message, usual_of, usual_seconds
+from helpers.tools.client import runs_code
+from helpers.tools.kernel import name_cells
+from helpers.tools.watch import Watch
+from helpers.tools.work import USUAL, hang_message, usual_seconds
 
 VOLATILE = (  # metadata that differs from run to run
     "metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.widgets metadata.language_info.version"
@@ -37,68 +35,6 @@ CELL_LIMIT = {"demo": 1800.0, "laptop": 4 * 3600.0, "t4": 12 * 3600.0}  # second
 
 class NotebookError(SeriesError, RuntimeError):
     """A notebook that did not run to its end; the message holds the traceback and says where to look."""
-
-
-class WatchedClient(PapermillNotebookClient):
-    """papermill's client, which tells a watch what runs. seconds: filled, those of each cell by its id."""
-
-    def __init__(
-        self, nb_man: Any, watch: Watch, usual: dict[str, Any], limit: float, seconds: dict[str, float], **options: Any
-    ) -> None:
-        super().__init__(nb_man, **options)
-        self.watch, self.usual, self.limit, self.seconds = watch, usual, limit, seconds
-        self.kernel = Kernel(self._interrupt)
-        code = [index for index, cell in enumerate(self.nb.cells) if _runs(cell)]
-        self.names = {index: f"cell {number}/{len(code)}" for number, index in enumerate(code, 1)}
-
-    def papermill_execute_cells(self) -> None:
-        """Greet the kernel, then run the cells."""
-        try:
-            self.wait_for_reply(self.kc.execute(self.kernel.greeting, silent=True, store_history=False))
-            self.kernel.greeted()
-            super().papermill_execute_cells()
-        finally:
-            self.kernel.close()
-
-    def execute_cell(self, cell: nbformat.NotebookNode, cell_index: int, **options: Any) -> nbformat.NotebookNode:
-        """Run a cell under the watch."""
-        if not _runs(cell):
-            return super().execute_cell(cell, cell_index, **options)
-        usual = usual_of(self.usual, cell.get("id"))
-        self.watch.begin(Work(self.names[cell_index], cell.source, usual, self.limit, self.kernel))
-        try:
-            return super().execute_cell(cell, cell_index, **options)
-        finally:
-            self.seconds[cell.get("id")] = self.watch.end()
-
-    def process_message(self, *message: Any, **options: Any) -> nbformat.NotebookNode | None:
-        """Handle a message of the kernel; what it prints can be followed."""
-        output = super().process_message(*message, **options)
-        if output is not None and output.output_type == "stream":
-            self.watch.work.hear(output.text)
-        return output
-
-    def _interrupt(self) -> None:
-        done = self.km.interrupt_kernel()
-        if inspect.isawaitable(done):
-            asyncio.run(done)
-
-
-class WatchedEngine(NBClientEngine):
-    """papermill's own engine with `WatchedClient` in it."""
-
-    @classmethod
-    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, start_timeout: int = 60, **options: Any) -> None:
-        """Run the notebook that papermill has prepared."""
-        options.pop("input_path", None)
-        WatchedClient(nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, **options).execute()
-
-
-papermill_engines.register("watched", WatchedEngine)
-
-
-def _runs(cell: nbformat.NotebookNode) -> bool:
-    return cell.cell_type == "code" and bool(cell.source.strip())
 
 
 def run_notebook(
@@ -122,22 +58,11 @@ def run_notebook(
     start = time.perf_counter()
     with Watch(stream, source.stem, usual.get("notebook"), **watching) as watch:
         try:
-            notebook = papermill.execute_notebook(
-                str(source),
-                str(partial),
-                parameters={} if profile is None else {"PROFILE": profile},
-                engine_name="watched",
-                cwd=str(source.parent),
-                kernel_name="python3",
-                progress_bar=False,
-                extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about local TCP
-                record_timing=False,
-                coalesce_streams=True,
-                **{"watch": watch, "usual": usual, "limit": limit, "seconds": seconds},
-            )
+            watched = {"watch": watch, "usual": usual, "limit": limit, "seconds": seconds}
+            notebook = _papermill(source, partial, {} if profile is None else {"PROFILE": profile}, watched)
         except (PapermillExecutionError, DeadKernelError) as error:
             raise NotebookError(f"{_what_happened(source, partial, watch, error)}; see {partial}") from error
-    unrun = [c for c in notebook.cells if c.cell_type == "code" and c.source.strip() and not c.execution_count]
+    unrun = [cell for cell in notebook.cells if runs_code(cell) and not cell.execution_count]
     if unrun:
         raise NotebookError(f"{source.name} ended early: {len(unrun)} cells did not run (sys.exit?); see {partial}")
     partial.replace(target)
@@ -147,12 +72,28 @@ def run_notebook(
     return total
 
 
+def _papermill(source: Path, partial: Path, parameters: dict[str, str], watched: dict[str, Any]) -> Any:
+    return papermill.execute_notebook(
+        str(source),
+        str(partial),
+        parameters=parameters,
+        engine_name="watched",
+        cwd=str(source.parent),
+        kernel_name="python3",
+        progress_bar=False,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about local TCP
+        record_timing=False,
+        coalesce_streams=True,
+        **watched,
+    )
+
+
 def _what_happened(source: Path, partial: Path, watch: Watch, error: Exception) -> str:
     """Why a notebook stopped, and in which cell."""
     work = watch.hung or watch.work
     where = f"{source.name}, {work.name}" if work else f"{source.name}, before its first cell"
     if watch.hung:
-        cells = [cell.source for cell in nbformat.read(partial, as_version=4).cells if _runs(cell)]
+        cells = [cell.source for cell in nbformat.read(partial, as_version=4).cells if runs_code(cell)]
         stack = str(error) if isinstance(error, PapermillExecutionError) else name_cells(work.stack, cells)
         return f"{hang_message(work, where, stack)}\n\nAnother limit: `make run-all CELL_LIMIT=seconds`"
     if isinstance(error, PapermillExecutionError):

@@ -88,7 +88,7 @@ def prepare() -> None:
     What cannot be installed is named, with what needs it, and the notebook goes on. Raises InstallError for torch.
     """
     check_torch()
-    complete(_read("requirements.txt").partition(HEADLESS)[0])
+    complete(_text_of("requirements.txt").partition(HEADLESS)[0])
 
 
 def _pip(wanted: list[str]) -> str:
@@ -118,7 +118,7 @@ def _too_old(name: str) -> bool:
     return tuple(map(int, numbers[:2])) < OLDEST[name]
 
 
-def _read(name: str) -> str:
+def _text_of(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
@@ -129,7 +129,7 @@ def main() -> int | str:
     except InstallError as error:
         return f"error: {error}"
     files = ["requirements.txt", *(["requirements-dev.txt"] if "--dev" in sys.argv[1:] else [])]
-    left = complete("\n".join(map(_read, files)))
+    left = complete("\n".join(map(_text_of, files)))
     needed = [name for name in left if name not in OPTIONAL]
     return f"error: nothing works without {', '.join(needed)}" if needed else 0
 
