@@ -123,9 +123,9 @@ class Trainer:
         scale_too_high = self.scaler.is_enabled() and self.scaler.get_scale() >= 1  # below 1 it is not the scale
         if not math.isfinite(loss) or not scale_too_high:
             raise DivergedError(
-                f"step {self.steps_done + 1}: loss {loss}, gradient norm {grad_norm} at lr {lr:.2e}. The weights were "
-                "not touched and the last checkpoint is good. Likely a learning rate that is too high: start over with "
-                "a lower one; or damaged data: check the corpus."
+                f"step {self.steps_done + 1}: loss {loss}, gradient norm {grad_norm} at lr {lr:.2e}. This step was "
+                "not taken: the last checkpoint is of the steps before. Likely a learning rate that is too high: start "
+                "over with a lower one; or damaged data: check the corpus."
             )
 
     def training_state(self) -> dict[str, Any]:

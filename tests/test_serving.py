@@ -11,15 +11,18 @@ import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from helpers.checkpoint import CheckpointError, save_checkpoint
 from helpers.config import PROFILES, TARGET
 from helpers.data import load_corpus
 from helpers.files import ROOT, imported, write_json
-from helpers.generate import Decoder
+from helpers.generate import Decoder, Sampling
 from helpers.serve.engine import Completion, Completions, Engine
+from helpers.serve.healing import heal
 from helpers.serve.page import LOOK, QUIET, _controls, _curve, build_app
 from helpers.serve.render import as_html, as_json
 from helpers.serve.request import Limits, Request, RequestError
@@ -105,7 +108,10 @@ def test_the_same_request_gives_the_same_texts_whatever_runs_beside_it(engine):
     assert len({tuple(t) for t in found.values()}) == 4
 
 
-def test_one_text_alone_is_drafted_from_the_book_and_stays_the_same(engine, sample):
+def test_one_text_alone_is_drafted_from_the_book_and_stays_the_same(engine, sample, monkeypatch):
+    monkeypatch.setattr(
+        "helpers.serve.engine.heal", lambda _, ids, *__: ids
+    )  # a model that knows nothing draws letters
     widths, opening = [], sample[: sample.index("\n", 80)]
     hook = engine.model("fp32", "cpu").register_forward_pre_hook(lambda _, args: widths.append(args[0].size(1)))
     alone = texts(last(engine, opening, samples=1, seed=5))
@@ -158,6 +164,7 @@ def test_recited_tokens_are_those_that_the_model_sampled(engine, sample, monkeyp
     cut, index = sample[:60], engine.index
     true = index.tokens[len(engine.tokenizer.encode(sample[: sample.index(" put the lanterns")])) :]
     chosen = iter([*engine.tokenizer.encode("as"), *true])
+    monkeypatch.setattr("helpers.serve.engine.heal", lambda _, ids, *__: ids)
     monkeypatch.setattr(Decoder, "step", lambda *_, **__: {0: [next(chosen)]})
     (completion,) = last(engine, cut, new_tokens=12).texts
     assert (completion.trace.recited_tokens, completion.trace.new_tokens) == (12, 12)
@@ -185,6 +192,56 @@ def test_what_makes_no_sense_is_said_and_the_next_request_works(engine, request_
 @pytest.mark.parametrize("weights", ["fp32", "bf16", "int8"])
 def test_every_format_answers(engine, weights):
     assert len(texts(last(engine, weights=weights, samples=2))) == 2
+
+
+class Reader(torch.nn.Module):
+    """A model that knows one text in tokens, and what comes behind it nowhere else."""
+
+    def __init__(self, book: list[int], vocabulary: int) -> None:
+        super().__init__()
+        self.book, self.vocabulary = book, vocabulary
+
+    def new_cache(self, *_):
+        return SimpleNamespace(k=torch.zeros(1), read=[])
+
+    def forward(self, idx, cache):
+        cache.read += idx[0].tolist()
+        known = cache.read == self.book[: len(cache.read)]
+        scores = torch.zeros(*idx.shape, self.vocabulary)
+        scores[0, -1, self.book[len(cache.read)]] = 20.0 * known
+        return scores, None
+
+
+@pytest.mark.parametrize("sampling", [Sampling(0), Sampling(3.0), Sampling(1.0, top_k=5, repetition_penalty=9.0)])
+def test_a_prompt_cut_anywhere_is_healed_to_the_books_own_tokens(engine, sampling):
+    tokens, tokenizer = engine.index.tokens, engine.tokenizer
+    reader, g = Reader(tokens, tokenizer.n_vocab), torch.Generator().manual_seed(0)
+    for cut in range(40, 160):
+        healed = heal(reader, tokenizer.encode(engine.book[:cut]), engine.vocabulary, sampling, g)
+        assert healed == tokens[: len(healed)]
+        assert tokenizer.decode(healed).startswith(engine.book[:cut])
+        assert not tokenizer.decode(healed[:-1]).startswith(engine.book[:cut]), "and no further than that"
+
+
+@pytest.mark.parametrize("prompt", [*HOSTILE, "The bell h", "T", "naïve caf", "é"])
+def test_what_heals_keeps_the_prompt_and_adds_whole_characters(engine, prompt):
+    ids, model = engine.tokenizer.encode(prompt), engine.model("fp32", "cpu")
+    before = b"".join(engine.vocabulary[i] for i in ids)
+    for seed in range(5):
+        healed = heal(model, ids, engine.vocabulary, Sampling(1.0), torch.Generator().manual_seed(seed))
+        text = b"".join(engine.vocabulary[i] for i in healed)
+        assert text.startswith(before)
+        text[len(before) :].decode()
+
+
+def test_what_healing_adds_comes_with_the_first_new_token(engine, monkeypatch):
+    prompt = "The bell has lost its tong"
+    whole = engine.tokenizer.encode("The bell has lost its tongue")
+    monkeypatch.setattr("helpers.serve.engine.heal", lambda *_: whole)
+    (text,) = last(engine, prompt, new_tokens=5).texts
+    assert len(text.new) == 5
+    assert text.new[0].startswith("ue")
+    assert text.trace.new_tokens == 5
 
 
 def test_the_card_says_what_is_known(engine):

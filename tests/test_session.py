@@ -311,6 +311,36 @@ def test_a_run_may_end_at_its_target(tmp_path):
     assert again.trainer.steps_done == trainer.steps_done, "what has reached its target goes no further"
 
 
+def test_a_loop_of_ones_own_does_what_run_does(tmp_path):
+    """As notebook 04 writes it: the same log, the same measurements, the same checkpoints, to the last bit."""
+    pattern = torch.arange(12).repeat(10)
+    runs = {}
+    for name in ("run", "loop"):
+        trainer = trainer_of_bytes(pattern, steps=400, stop_at_target=True)
+        runs[name] = session(tmp_path / name, pattern, trainer, target=0.5)
+        runs[name].begin()
+    runs["run"].run()
+    loop = runs["loop"]
+    every = loop.evaluation.every()
+    for step in loop.steps():
+        loop.record(step)
+        if step.number % every == 0 or step.number == loop.trainer.recipe.steps:
+            loss = loop.evaluate()
+            if loop.evaluation.best() == step.number:
+                loop.save("best")
+            if loss < 0.5:
+                loop.stop()
+        loop.save_if_due()
+    assert list(loop.measured.items()) == list(runs["run"].measured.items())
+    assert loop.trainer.steps_done < 400
+    for column in ("step", "loss", "avg_loss", "grad_norm"):
+        assert loop.log.column(column) == runs["run"].log.column(column)
+    for kind in ("checkpoint", "best"):
+        ours, theirs = (load_checkpoint(tmp_path / name / kind, GPT) for name in runs)
+        assert same(ours[0].parameters(), theirs[0].parameters())
+        assert ours[1] == theirs[1]
+
+
 def test_the_best_model_is_kept_and_reported(tokens, tmp_path):
     """The rate is thrown up at the end, so that the last model is not the best."""
     trainer = trainer_of_bytes(tokens, steps=40, schedule="constant")
@@ -345,7 +375,7 @@ def test_a_nan_in_the_data_stops_the_run_and_keeps_the_last_good_checkpoint(toke
     calm.begin()
     calm.run()
     run.begin()
-    with pytest.raises(FloatingPointError, match=r"step 8: loss nan.*last checkpoint is good"):
+    with pytest.raises(FloatingPointError, match=r"step 8: loss nan.*last checkpoint is of the steps before"):
         run.run()
     assert read_meta(tmp_path / "7/checkpoint")["step"] == 6
     mended = session(tmp_path / "7", tokens, trainer_with(None))
@@ -357,13 +387,13 @@ def test_a_nan_in_the_data_stops_the_run_and_keeps_the_last_good_checkpoint(toke
 def test_a_checkpoint_is_at_most_so_many_seconds_old(tokens, tmp_path):
     saved = []
     run = session(tmp_path, tokens, trainer_of_bytes(tokens, steps=6), save_seconds=0.0)
-    run._save = lambda name, with_training: saved.append((name, run.trainer.steps_done)) if with_training else None
+    run.save = lambda name: saved.append((name, run.trainer.steps_done)) if name == "checkpoint" else None
     run.begin()
     run.run()
     assert saved == [("checkpoint", step) for step in range(1, 7)]
     saved.clear()
     run = session(tmp_path, tokens, trainer_of_bytes(tokens, steps=6), save_seconds=60.0)
-    run._save = lambda name, with_training: saved.append((name, run.trainer.steps_done)) if with_training else None
+    run.save = lambda name: saved.append((name, run.trainer.steps_done)) if name == "checkpoint" else None
     run.begin()
     run.run()
     assert saved == [("checkpoint", 6)]

@@ -13,8 +13,9 @@ from helpers.config import Experiment, Profile
 from helpers.data import BPETokenizer, Corpus, gpt2_tokenizer, load_corpus
 from helpers.distributed import Group
 from helpers.model import GPT
+from helpers.run.folder import Say
 from helpers.run.preflight import first_micro_batch
-from helpers.run.session import Say, Session
+from helpers.run.session import Session
 from helpers.runtime import pick_runtime
 from helpers.train import Trainer
 from helpers.windows import Windows

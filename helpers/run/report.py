@@ -99,7 +99,7 @@ def record_run(run: Path, to: Path) -> str:
 
 def recorded(pattern: str = "*") -> dict[str, dict[str, Any]]:
     """The recorded runs whose name fits: by name, what run.json and metrics.json say, and the rows of log.csv."""
-    folders = sorted(p for p in (ROOT / "data/runs").glob(pattern) if p.is_dir())
+    folders = sorted(p for p in (ROOT / "data/runs").glob(pattern) if (p / "run.json").is_file())
     return {
         f.name: {
             "run": read_json(f / "run.json"),

@@ -12,10 +12,11 @@ import torch
 from helpers.checkpoint import read_meta
 from helpers.data import DataError, gpt2_tokenizer, load_corpus
 from helpers.files import read_json
-from helpers.generate import Decoder
+from helpers.generate import Decoder, Sampling
 from helpers.model import GPT
 from helpers.run.log import read_log
 from helpers.serve.decoding import FORMATS, load_for_decoding
+from helpers.serve.healing import heal
 from helpers.serve.provenance import Trace, VerbatimIndex
 from helpers.serve.request import Limits, Request, RequestError
 from helpers.serve.stream import stream_text
@@ -63,6 +64,7 @@ class Engine:
         self.book = book or read_book(self.meta)
         self.tokenizer = gpt2_tokenizer(self.meta["rows"])
         self.index = VerbatimIndex(self.book, self.tokenizer)
+        self.vocabulary = [self.tokenizer.token_bytes(i) for i in range(self.tokenizer.n_vocab)]
         self.window = self.meta["window"]
         self.formats = ("int8",) if self.meta.get("weights") == "int8" else FORMATS
         self.default = Request("", weights=self.formats[0])  # what a page shows, and a program need not say
@@ -86,6 +88,7 @@ class Engine:
     def completions(self, request: Request, every: float = 0.06) -> Iterator[Completions]:
         """The completions as they grow, about every so many seconds and when they are complete.
 
+        A prompt may end inside a token: it is healed, and what that adds to its text comes with the first new token.
         Sample number n draws from the seed + n, so a request gives the same texts whatever else is asked.
         Raises RequestError for a request that makes no sense.
         """
@@ -100,16 +103,27 @@ class Engine:
         nothing = self.index.trace(request.prompt, [])
         now = Completions([Completion(request.prompt, nothing) for _ in range(samples)])
         began = told = time.perf_counter()
-        decoder = Decoder(model, [ids] * samples, sampling, generators, self.window, draft=self.index.continuation)
+        prompts = [self._healed(model, ids, sampling, g) for g in generators]
+        added = [self._text(prompt)[len(self._text(ids)) :].decode() for prompt in prompts]
+        decoder = Decoder(model, prompts, sampling, generators, self.window, draft=self.index.continuation)
         for pieces in stream_text(decoder, self.tokenizer.token_bytes, new_tokens):
-            for text, piece in zip(now.texts, pieces, strict=True):
-                text.new.append(piece)
+            for text, before, piece in zip(now.texts, added, pieces, strict=True):
+                text.new.append(before + piece)
+            added = [""] * samples
             now.new_tokens, now.seconds = now.new_tokens + samples, time.perf_counter() - began
             if now.new_tokens == new_tokens * samples or time.perf_counter() - told >= every:
                 for text in now.texts:
                     text.trace = self.index.trace(text.prompt, text.new)
                 yield now
                 told = time.perf_counter()
+
+    def _healed(self, model: GPT, ids: list[int], sampling: Sampling, generator: torch.Generator | None) -> list[int]:
+        """The prompt's tokens, healed, where the window has room for what that makes of them."""
+        healed = heal(model, ids, self.vocabulary, sampling, generator)
+        return healed if len(healed) <= self.window else ids
+
+    def _text(self, ids: list[int]) -> bytes:
+        return b"".join(self.vocabulary[i] for i in ids)
 
     def log(self) -> list[dict[str, float]]:
         """The run's log, a dictionary per step; empty where there is none."""

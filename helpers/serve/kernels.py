@@ -186,10 +186,10 @@ def fastest(n_in: int, n_out: int, device: str = "cpu") -> tuple[str, str]:
     name = min(better, key=lambda name: PROMPT * better[name][0] + better[name][1], default="dequantized")
     if name != "dequantized":
         gain = (before / now for before, now in zip(plain, seconds[name], strict=True))
-        why = "{:.1f} times as fast as dequantized for one row, {:.1f} for {}".format(*gain, PROMPT)
+        why = "{:.1f} times as fast as dequantized for one token, {:.1f} for {}".format(*gain, PROMPT)
     else:
         rival = min((s[0] for other, s in seconds.items() if other != name), default=math.inf)
-        why = f"the best other kernel takes {rival / plain[0]:.1f} times as long for one row, or longer for {PROMPT}"
+        why = f"the best other takes {rival / plain[0]:.1f} times as long for one token, or is slower for {PROMPT}"
     return name, f"{n_in:,} -> {n_out:,}: {name}, {why}"
 
 
