@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import math
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,6 +17,10 @@ def add_arguments(p: argparse.ArgumentParser, command: str) -> None:
     """What the command of that name can be told."""
     if command == "train":
         _add_training(p)
+    elif command == "diagnose":
+        p.add_argument("log", type=Path, help="log.csv, losses line by line, nanoGPT's console or transformers' log")
+        p.add_argument("--vocab-size", type=_at_least_one, metavar="N", help="entries of the tokenizer's vocabulary")
+        p.add_argument("--floor", type=_positive, metavar="NATS", help="the lowest loss that is possible, per token")
     elif command == "record":
         p.add_argument("run", type=Path, help="folder of the run")
         p.add_argument("name", type=_record_name, help="of the record: letters, digits, dots and dashes")
@@ -62,6 +67,12 @@ def _add_serving(p: argparse.ArgumentParser, command: str) -> None:
 def _at_least_one(text: str) -> int:
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
+
+
+def _positive(text: str) -> float:
+    if not 0 < (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
     return value
 
 

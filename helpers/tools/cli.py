@@ -1,4 +1,4 @@
-"""The command line: `python -m helpers train`, `record`, `demo`, `space` and `data`."""
+"""The command line: `python -m helpers train`, `diagnose`, `record`, `demo`, `space` and `data`."""
 
 import argparse
 import errno
@@ -18,9 +18,11 @@ from helpers.errors import LostError, SeriesError, SettingError, StoppedError
 from helpers.files import ROOT, runs_folder
 from helpers.memorization import loss_floor
 from helpers.run.cost import n_params
+from helpers.run.diagnose import diagnose as diagnosis
 from helpers.run.experiment import TrainingData, describe, new_trainer, tokenize
 from helpers.run.fit import fit_to_machine
 from helpers.run.preflight import refuse_hopeless
+from helpers.run.read_log import beside, read_log
 from helpers.run.report import record_run
 from helpers.run.session import Session
 from helpers.run.signals import stopped_by_signals
@@ -72,6 +74,13 @@ def _plan(trainer: Trainer, data: TrainingData, floor: float, threads: int) -> s
     length = f"{recipe.steps} steps, {trainer.windows.steps_per_epoch:.1f} per epoch"
     floor_of = f"floor of {recipe.policy} windows {floor:.4f}"
     return "\n".join((*trainer.reasons, f"threads: {threads}", sizes, length, floor_of))
+
+
+def diagnose(args: argparse.Namespace) -> None:
+    """Say whether a training log looks healthy, and if not, what may be wrong: the reasons, and what to try."""
+    vocab_size, floor, measured = beside(args.log)
+    log = read_log(args.log)
+    print(diagnosis(log, args.vocab_size or vocab_size, args.floor or floor, measured))
 
 
 def record(args: argparse.Namespace) -> None:
@@ -129,7 +138,7 @@ def _book_of(args: argparse.Namespace, run: Path) -> str:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m helpers", description=__doc__)
     commands = top.add_subparsers(required=True)
-    for command in (train, record, demo, space, data):
+    for command in (train, diagnose, record, demo, space, data):
         p = commands.add_parser(command.__name__, help=command.__doc__)
         p.set_defaults(command=command)
         add_arguments(p, command.__name__)
