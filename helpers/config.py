@@ -98,8 +98,7 @@ RECIPES: dict[str, dict] = {
     "onecycle": _PUBLIC | _ONECYCLE | {"lr": 2e-4, "betas": (0.9, 0.999), "grad_clip": 0.5},
     "small": _CONSTANT | {"window": 32, "batch_size": 4},
 }
-# Their steps and windows at full size, as published or as their logs imply (a batch of 2,048 tokens at T = 512 for
-# onecycle is our reading: only the product is known).
+# Their steps and windows at full size, where they are published or logs imply them (of onecycle's batch, the product).
 _PUBLISHED = {
     "constant": {"steps": 9_600, "window": 512, "batch_size": 8},
     "cosine": {"steps": 14_950, "window": 128, "batch_size": 16},
@@ -149,14 +148,14 @@ class Profile:
         if name == "own":
             return self.main.recipe
         changes = {"steps": 10 * self.main.recipe.steps, "accumulation": 1} | RECIPES[name]
-        return replace(self.main.recipe, **changes | (_PUBLISHED[name] if self.published_sizes else {}))
+        return replace(self.main.recipe, **changes | (_PUBLISHED.get(name, {}) if self.published_sizes else {}))
 
 
 _SMALL = GPTConfig(block_size=128, n_layer=4, n_head=4, n_embd=128)
 _SMALL_RECIPE = Recipe(steps=420, window=128, batch_size=8, lr=7e-3, muon_lr=0.04)
 _DEMO_RECIPE = replace(_SMALL_RECIPE, steps=340, lr=9e-3)
-_CHAR_RECIPE = Recipe(steps=240, window=64, batch_size=16, policy="random", lr=6e-3, muon_lr=0.03, weight_decay=0.1)
-_VARIANT = Recipe(steps=400, window=32, batch_size=32, policy="random", optimizer="adamw", lr=6e-3, schedule="cosine")
+_CHAR_RECIPE = Recipe(steps=200, window=64, batch_size=16, policy="random", lr=6e-3, muon_lr=0.045, weight_decay=0.1)
+_VARIANT = Recipe(steps=300, window=32, batch_size=32, policy="random", optimizer="adamw", lr=1e-2, schedule="cosine")
 _DEMO = Profile(
     name="demo",
     corpus="sample",
@@ -174,15 +173,14 @@ _LAPTOP = replace(
     corpus="tinyshakespeare",
     main=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384),
     lesson=Experiment(_SMALL, _SMALL_RECIPE, excerpt=16_384, full_vocab=False),
-    char_recipe=replace(_CHAR_RECIPE, steps=600, batch_size=32),
+    char_recipe=replace(_CHAR_RECIPE, steps=600, batch_size=32, muon_lr=0.03),
     char_target=1.70,
     recall_target=0.90,
 )
 _T4 = replace(
     _LAPTOP,
     name="t4",
-    # What decides is how often a token is read near a window's start: 80 epochs in windows of 256. A pass of
-    # all 8,192 tokens takes some 5 of a T4's 15 GB; where they do not fit, the pass is split.
+    # 80 epochs in windows of 256; a pass of 8,192 tokens takes some 5 of a T4's 15 GB, and is split where it must be.
     main=Experiment(GPTConfig(), Recipe(steps=3300, window=256, batch_size=32, lr=2e-3, muon_lr=0.02)),
     char_gpt=GPTConfig(block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, bias=False),
     char_recipe=replace(_CHAR_RECIPE, steps=2000, window=256, batch_size=64, lr=3e-3, muon_lr=0.02),

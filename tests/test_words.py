@@ -1,8 +1,10 @@
-"""The field's words: what a reader would not find in a paper names no module, class, function, parameter or field."""
+"""The field's words: what a reader would not find in a paper names nothing in code and explains nothing in prose."""
 
 import ast
+import re
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from helpers.files import ROOT
@@ -46,6 +48,42 @@ REPLACED = {  # by what
 }
 
 
+PROSE = {  # what is not said, in notebooks and READMEs, and what is
+    r"tables? of pairs": "bigram model",
+    r"\brungs?\b|\bladder\b|\bclimb": "model variant, ablation",
+    r"\ba bend\b": "activation function",
+    r"time to think": "feed-forward layer",
+    r"\bthe mix\b": "output projection",
+    r"silent blocks?": "zero-initialised residual projections",
+    r"stretch and shift|\bgains\b": "scale and bias",
+    r"two memories": "running moments",
+    r"what the memory allows": "memory-bandwidth bound",
+    r"reading ahead|reads ahead|goes on ahead": "speculative decoding",
+    r"loss that is no number": "NaN or infinite loss",
+    r"thr(?:ow|ew) of the (?:die|dice)|the dice": "random draw",
+    r"\bvictim|\bdies\b": "the interrupted run, is interrupted",
+    r"\b(?:nats|bits|tokens|windows|steps|bytes|passes|parameters|FLOPs?|operations) an? "
+    r"(?:token|character|second|step|window|pass|row|epoch|run|minute|weight|parameter)\b(?! sees)": "per",
+}
+
+
+def prose() -> list[tuple[str, str]]:
+    """What readers read: each Markdown cell, what is shown below figures, and the READMEs; with its place."""
+    found = []
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            texts = [cell.source] if cell.cell_type == "markdown" else re.findall(r'"[^"\n]*"', cell.source)
+            found += [(f"{path.stem} {cell.id}", text) for text in texts]
+    pages = (ROOT / name for name in ("README.md", "helpers/README.md", "data/runs/README.md", "CONTRIBUTING.md"))
+    return found + [(path.name, path.read_text(encoding="utf-8")) for path in pages]
+
+
+@pytest.mark.parametrize("pattern", PROSE)
+def test_prose_says_it_as_the_field_does(pattern):
+    found = [(place, hit[0]) for place, text in prose() for hit in re.finditer(pattern, text)]
+    assert found == [], PROSE[pattern]
+
+
 def names(tree: ast.AST) -> set[str]:
     """What code names: classes, functions, parameters, fields and variables; without the underscore of the private."""
     found = set()
@@ -61,9 +99,10 @@ def names(tree: ast.AST) -> set[str]:
 
 @pytest.fixture(scope="module")
 def named() -> dict[str, set[Path]]:
-    """Where each name of the helpers is given, and each module."""
+    """Where each name of the helpers is given, and each module. In the workbook a guess is a reader's own."""
     found: dict[str, set[Path]] = {}
-    for path in sorted((ROOT / "helpers").glob("**/*.py")):
+    readers = (*(ROOT / "helpers/workbook").glob("*.py"), ROOT / "helpers/tools/answers.py")
+    for path in sorted(set((ROOT / "helpers").glob("**/*.py")) - set(readers)):
         for name in {path.stem, path.parent.name, *names(ast.parse(path.read_text(encoding="utf-8")))}:
             found.setdefault(name, set()).add(path.relative_to(ROOT))
     return found

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACEHOLDER = "OWNER/REPO"
@@ -18,6 +19,8 @@ KAGGLE = "https://kaggle.com/kernels/welcome?src=https://github.com/{address}/bl
 LINKS = re.compile(r"^\[Open in Colab\]\(.*$", re.MULTILINE)
 BADGE = re.compile(rf"(colab\.research\.google\.com/github/|github\.com/){NAME}(?=/blob/main/notebooks/)")
 CLONE = re.compile(rf"(git clone (?:--depth 1 )?{HOST}){NAME}(?= )")
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # in Colab, and in JupyterLab
+SET_UP = re.compile(rf'(\\"SERIES_REPOSITORY\\", \\"{HOST}){NAME}(?=\\")')  # in a notebook's file
 CITED = re.compile(rf'(repository-code: "{HOST}){NAME}(?=")')
 
 
@@ -48,9 +51,10 @@ def put(address: str, root: Path = ROOT) -> list[Path]:
     new = {cell: re.sub(rf'"{HOST}{NAME}"', f'"{HOST}{address}"', _cell(root))}
     for notebook in sorted((root / "notebooks").glob("*.ipynb")):
         new[notebook] = _notebook(notebook, address, new[cell].strip())
-    for path in (root / "README.md", root / "CITATION.cff"):
+    others = sorted((root / "notebooks").glob("*/*.ipynb"))  # the student's, and the teacher's
+    for path in (root / "README.md", root / "CITATION.cff", *others):
         new[path] = path.read_text(encoding="utf-8")
-        for link in (BADGE, CLONE, CITED):
+        for link in (BADGE, CLONE, CITED, SET_UP):
             new[path] = link.sub(rf"\g<1>{address}", new[path])
     changed = [path for path, content in new.items() if path.read_text(encoding="utf-8") != content]
     for path in changed:
@@ -65,11 +69,18 @@ def _notebook(path: Path, address: str, cell: str) -> str:
     title, _, rest = "".join(head["source"]).partition("\n\n")
     rest = LINKS.sub("", rest).lstrip("\n")
     head["source"] = f"{title}\n\n{links(address, path.name)}\n\n{rest}".splitlines(keepends=True)
-    for one in notebook["cells"]:
-        if "set-up" in one["metadata"].get("tags", []):
-            one["source"] = cell.splitlines(keepends=True)
-            one["metadata"] = {"cellView": "form", **one["metadata"]}  # folded in Colab
+    for one in set_up(notebook["cells"], cell):
+        one["source"] = one["source"].splitlines(keepends=True)
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def set_up(cells: list[Any], source: str) -> list[Any]:
+    """Put `source` into the set-up cell of a notebook's cells, and fold it; those that were changed."""
+    found = [cell for cell in cells if "set-up" in cell["metadata"].get("tags", [])]
+    for cell in found:
+        cell["source"] = source
+        cell["metadata"].update(FOLDED)
+    return found
 
 
 def _cell(root: Path) -> str:

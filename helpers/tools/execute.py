@@ -1,4 +1,4 @@
-"""Notebooks, run headless: papermill executes, nbconvert shows, nbstripout takes out what differs by machine.
+"""Notebooks, run headless: papermill executes, pages.py shows, nbstripout takes out what differs by machine.
 
 `python -m helpers.tools.execute run SOURCE TARGET --profile NAME` and `… refresh SOURCE …`, as the Makefile calls them.
 """
@@ -14,14 +14,15 @@ from typing import Any, TextIO
 import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
-from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from helpers.config import Profile, pick_profile
 from helpers.errors import SeriesError
 from helpers.files import ROOT, read_json, runs_folder, write_json
+from helpers.tools.address import set_up
 from helpers.tools.client import runs_code
 from helpers.tools.kernel import name_cells
+from helpers.tools.pages import write_html
 from helpers.tools.watch import Watch
 from helpers.tools.work import USUAL, hang_message, usual_seconds
 
@@ -101,15 +102,6 @@ def _what_happened(source: Path, partial: Path, watch: Watch, error: Exception) 
     return f"{where}: the kernel died (out of memory?)"
 
 
-def write_html(notebook: Path) -> Path:
-    """The executed notebook as a page beside it that loads nothing from the network."""
-    exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
-    page, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
-    target = notebook.with_suffix(".html")
-    target.write_text(page, encoding="utf-8")
-    return target
-
-
 def refresh_notebook(source: Path, limit: float | None = None, stream: TextIO | None = None) -> float:
     """Put the set-up cell into the notebook, run it with its own parameters and store its outputs; seconds.
 
@@ -118,9 +110,7 @@ def refresh_notebook(source: Path, limit: float | None = None, stream: TextIO | 
     """
     set_up_cell = (ROOT / "helpers/tools/setup_cell.py").read_text(encoding="utf-8").strip()
     notebook = nbformat.read(source, as_version=4)
-    for cell in notebook.cells:
-        if "set-up" in cell.metadata.get("tags", []):
-            cell.source = set_up_cell
+    set_up(notebook.cells, set_up_cell)
     aside = ROOT / "build" / "refresh" / source.name
     aside.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, source)
