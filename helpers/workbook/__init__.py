@@ -1,0 +1,1 @@
+"""Exercises that check themselves: what the cells below an exercise ask, and what they say to a wrong answer."""
