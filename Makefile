@@ -31,7 +31,7 @@ RUN := .venv/bin/python
 env develop: .venv/.ready
 endif
 
-.PHONY: help env develop data run-all test test-cpus lint refresh bench gpu-proof demo space address release-check clean
+.PHONY: help env develop data run-all test test-cpus lint refresh workbook slides bench gpu-proof demo space address release-check clean
 
 # Below, a line with `##@` names a group of targets, and what stands behind `##` describes one: for this list.
 ##@ Use
@@ -54,12 +54,14 @@ $(OUT)/%.ipynb: notebooks/%.ipynb data/sample.txt | env
 
 -include $(EXECUTED:.ipynb=.mk)
 
-# One after the other: a notebook may read what those before it have left (05 and 06 the checkpoint of 04).
+# One after the other: a notebook may read what those before it have left (05, 07 and 08 the checkpoint of 04).
 $(OUT)/02_char_baseline.ipynb: $(OUT)/01_tokenization.ipynb
 $(OUT)/03_gpt2_architecture.ipynb: $(OUT)/02_char_baseline.ipynb
 $(OUT)/04_overfitting.ipynb: $(OUT)/03_gpt2_architecture.ipynb
-$(OUT)/05_generation.ipynb: $(OUT)/04_overfitting.ipynb
-$(OUT)/06_serving.ipynb: $(OUT)/05_generation.ipynb
+$(OUT)/05_memorization.ipynb: $(OUT)/04_overfitting.ipynb
+$(OUT)/06_recipes.ipynb: $(OUT)/05_memorization.ipynb
+$(OUT)/07_generation.ipynb: $(OUT)/06_recipes.ipynb
+$(OUT)/08_serving.ipynb: $(OUT)/07_generation.ipynb
 
 # Results that were deleted or moved away are made again: the first notebook depends on their folder's first file.
 $(OUT)/01_tokenization.ipynb: $(RUNS)/.started
@@ -92,10 +94,20 @@ lint: | develop  ## ruff over code and notebooks
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-refresh: | develop  ## re-make the committed outputs (demo profile) and the figure of the full-size runs
+refresh: | develop  ## re-make the committed outputs (demo profile), the glossary and the figure of the full-size runs
 	$(if $(filter-out demo,$(PROFILE)),$(error refresh re-makes the outputs of the demo profile: leave PROFILE=$(PROFILE) out))
-	@$(RUN) -m helpers.tools.execute refresh $(SOURCES) $(LIMIT)
-	@cp "$(RUNS)/figures/04_full_size.png" data/runs/full-size.png
+	@$(RUN) -m helpers.tools.execute refresh $(SOURCES) notebooks/teaching/assignment.ipynb $(LIMIT)
+	@$(RUN) -m helpers.tools.glossary
+	@$(RUN) -m helpers.tools.workbook
+	@$(RUN) -m helpers.tools.answers
+	@cp "$(RUNS)/figures/06_full_size.png" data/runs/full-size.png
+
+workbook: | develop  ## the student's notebooks, exercises unsolved (notebooks/workbook), and the teacher's answer key
+	@$(RUN) -m helpers.tools.workbook
+	@$(RUN) -m helpers.tools.answers
+
+slides: | develop  ## the projected part of every notebook, for teachers: build/slides, which needs no network
+	@$(RUN) -m helpers.tools.slides
 
 develop:  ## install what working on it needs as well: tests, lint, refresh
 
@@ -110,7 +122,7 @@ release-check: | env  ## fails while the address is the placeholder OWNER/REPO
 bench: | develop  ## the benchmarks of tests/benchmarks, each against a named peer in the same run
 	$(RUN) -m tests.benchmarks
 
-test-cpus: run-all | develop  ## what picks a fast path, and notebooks 05 and 06, as older processors would run them
+test-cpus: run-all | develop  ## what picks a fast path, and notebooks 07 and 08, as older processors would run them
 	$(RUN) -m tests.cpus
 
 gpu-proof: | develop  ## on a CUDA machine, all that only a GPU can prove, and the full run: build/gpu-proof

@@ -1,5 +1,7 @@
 """What the tests share: small models, small texts, and places that are not the reader's own."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -55,16 +57,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG)))
 
 
+TRAINED = ("04", "05", "07", "08")  # notebooks that train the main model or read it
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """With --dist loadfile a file stays in one process, and so do all notebooks: 05 and 06 read what 04 has trained."""
+    """With --dist loadfile a file stays in one process; so do the notebooks of TRAINED, in order, and the others."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
     scheduler = LoadFileScheduling(config, log)
     of_file = scheduler._split_scope
-    scheduler._split_scope = lambda nodeid: "notebooks" if ".ipynb::" in nodeid else of_file(nodeid)
+
+    def scope(nodeid: str) -> str:
+        if ".ipynb::" not in nodeid:
+            return of_file(nodeid)
+        return "notebooks of one model" if Path(nodeid).name.startswith(TRAINED) else "notebooks by themselves"
+
+    scheduler._split_scope = scope
     return scheduler
 
 

@@ -1,7 +1,7 @@
 """The series on other processors: PyTorch's libraries told to use an older one's instructions.
 
-`python -m tests.cpus` runs, as each class of processor, the tests of what picks a fast path, one short training, and
-notebooks 05 and 06 against their committed outputs. By hand, before a release: `python -m tests.cpus --series` runs all
+`python -m tests.cpus` runs, as each class of processor, the tests of what picks a fast path, one short training, and,
+as the common classes, notebooks 07 and 08 against their committed outputs. By hand: `--series` runs all
 notebooks and compares them all; `--decoding` writes with GPT-2 124M in every format, and transformers beside it.
 Classes may be named. Unless told, all of them, but the native one only by hand: `make test` is its test.
 
@@ -49,7 +49,8 @@ CLASSES = {  # name: what each library is told
     "sse41": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
 }
 FAST_PATHS = ["tests/test_quantize.py", "tests/test_optim.py", "tests/test_runtime.py", "tests/test_memory_kept.py"]
-NOTEBOOKS = ["notebooks/05_generation.ipynb", "notebooks/06_serving.ipynb"]
+COMMON = ("avx2", "avx512-vnni")  # what most readers have: the notebooks too; the others, by hand with --series
+NOTEBOOKS = ["notebooks/07_generation.ipynb", "notebooks/08_serving.ipynb"]
 SPEEDS = ("transformers, fp32", "ours, fp32", "ours, bf16", "ours, int8")
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout", "600"]
 
@@ -69,16 +70,17 @@ def pytest(name: str, runs: Path, *what: str) -> tuple[float, bool]:
 
 def fast_paths(name: str) -> dict[str, tuple[float, bool]]:
     """The tests of one class; the notebooks read the checkpoint of the last `make run-all`."""
-    results = {"tests": pytest(name, ROOT / "build/cpus" / name, *FAST_PATHS)}
+    tests = FAST_PATHS[:1] if name == "sse41" else FAST_PATHS  # nobody trains on such a machine
+    results = {"tests": pytest(name, ROOT / "build/cpus" / name, *tests)}
     trained = ROOT / "runs/demo/gpt"
-    if name == "sse41":  # once, and the tests alone: nobody trains on such a machine
+    if name not in COMMON:
         return results
     if not has_checkpoint(trained / "best"):
         sys.exit("error: no demo model to serve: `make run-all` first")
     runs = ROOT / "build/cpus" / name
     shutil.rmtree(runs, ignore_errors=True)
     shutil.copytree(trained, runs / "demo/gpt")
-    return results | {"05, 06": pytest(name, runs, *NOTEBOOKS, *NBVAL)}
+    return results | {"07, 08": pytest(name, runs, *NOTEBOOKS, *NBVAL)}
 
 
 def series(name: str) -> dict[str, tuple[float, bool]]:

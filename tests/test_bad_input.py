@@ -231,7 +231,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 def test_notebook_05_without_a_checkpoint_says_what_makes_one(tmp_path, monkeypatch):
     monkeypatch.setenv("RUNS_DIR", str(tmp_path / "runs"))
     with pytest.raises(NotebookError, match=r"CheckpointError: no checkpoint in .*04_overfitting.*helpers train"):
-        run_notebook(ROOT / "notebooks/05_generation.ipynb", tmp_path / "05.ipynb", "t4")  # a small one is trained
+        run_notebook(ROOT / "notebooks/07_generation.ipynb", tmp_path / "05.ipynb", "t4")  # a small one is trained
     assert not (tmp_path / "05.ipynb").exists()
     assert (tmp_path / "05.partial.ipynb").exists()
 

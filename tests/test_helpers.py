@@ -17,9 +17,11 @@ PACKAGES = {  # a package, and what it may import: the course imports the course
     "run": {"", "run"},
     "serve": {"", "serve", "run.log"},
     "tools": {"", "run", "serve", "tools"},
+    "workbook": {"", "run", "serve", "workbook"},
 }
 DOORS = {"app": {"serve.page"}, "__main__": {"tools.cli"}}  # names that users know, for what lies deeper
-SPEAKERS = {"tools.cli", "tools.address", "tools.execute", "tools.install", "tools.setup_cell"}  # the others return
+PROGRAMS = ("address", "answers", "cli", "execute", "install", "setup_cell", "slides", "workbook")
+SPEAKERS = {f"tools.{name}" for name in PROGRAMS}  # the others return
 
 
 def imports(path) -> list[str]:
@@ -54,6 +56,16 @@ def test_helpers_import_only_what_they_may(name):
 
 def test_no_helper_imports_itself_through_others():
     TopologicalSorter({name: ours(name) for name in FILES}).prepare()  # CycleError names the cycle
+
+
+def test_the_graph_is_drawn_with_every_module_below_what_it_imports():
+    from tests.import_graph import drawn, levels
+
+    assert levels({"a": set(), "b": {"a"}, "c": {"a", "b"}, "d": set()}) == [["a", "d"], ["b"], ["c"]]
+    picture = drawn()
+    assert all(f"  {name.rpartition('.')[2]}" in picture for name in FILES)
+    assert "helpers/run -> helpers/: " in picture
+    assert "helpers/ -> helpers/run" not in picture
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -103,9 +115,6 @@ ONE_USER = {
     "distributed.leave": "the end of join",
     "distributed.of_a_lost_process": "it knows what the backends that join chose raise",
     "generate.next_token_probs": "temperature, top-k and top-p: what the Decoder samples with, shown by one notebook",
-    "generate.sample": "what the Decoder does in each step, under the name that it has elsewhere",
-    "memorization.whole_corpus_loss": "when a run stops is what the course is about",
-    "optim.orthogonalize": "a paper's iteration, held against a singular value decomposition by a test",
     "optim.lr_factor": "the schedule of a step, held against torch's OneCycleLR by a test",
     "optim.beta1": "the other half of a OneCycleLR schedule, held against torch's by a test",
     "quantize.quantize_rows": "the rounding that Int8Linear stores, and one notebook shows",
@@ -217,8 +226,12 @@ def names_used(tree) -> list[str]:
 
 
 def test_nothing_in_the_helpers_is_dead():
-    """Every function, class, method and constant is used by a notebook or a helper; tests do not count."""
+    """Every function, class, method and constant is used by a notebook or a helper; tests do not count.
+
+    The check of an exercise is found by its number.
+    """
     used = {"forward", "main", "execute_managed_notebook"}  # called by PyTorch, by Python and by papermill
+    used |= {"preprocess", "preprocess_cell", "_render_traceback_"}  # by nbconvert and by IPython
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         used.update(*(names_used(ast.parse(source)) for source in code_of(path)))
     parsed = {name: path for name, path in FILES.items() if name != "tools.setup_cell"}
@@ -230,7 +243,11 @@ def test_nothing_in_the_helpers_is_dead():
         constants = [t for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
         defined += [(name, n.name) for n in nodes if not n.name.startswith("__")]
         defined += [(name, t.id) for t in constants if not t.id.startswith("__")]
-    dead = [f"{module}.{name}" for module, name in defined if name not in used and not name.startswith("pytest_")]
+    dead = [
+        f"{module}.{name}"
+        for module, name in defined
+        if name not in used and not name.startswith(("pytest_", "exercise_"))
+    ]
     assert dead == []
 
 

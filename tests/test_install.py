@@ -104,12 +104,13 @@ def test_cloning_never_asks_a_question(tmp_path):
     assert "prompt: 0" in done.stderr
 
 
-def test_the_set_up_cell_is_folded_in_colab_and_fits_a_screen():
+def test_the_set_up_cell_is_folded_in_colab_and_jupyterlab_and_fits_a_screen():
     assert SET_UP.startswith("# @title ")
     assert len(SET_UP.splitlines()) <= 25
     for path in NOTEBOOKS:
         (cell,) = (c for c in nbformat.read(path, as_version=4).cells if "set-up" in c.metadata.get("tags", []))
         assert cell.metadata["cellView"] == "form"
+        assert cell.metadata["jupyter"]["source_hidden"]
 
 
 # --- what is installed -----------------------------------------------------------------------------------------------
@@ -197,11 +198,11 @@ def test_what_is_read_and_never_imported_comes_without_its_dependencies(pip, mon
 def test_what_cannot_be_installed_is_named_with_its_reason_and_a_notebook_goes_on(pip, monkeypatch, capsys):
     pip.fails = 9
     monkeypatch.setattr(
-        install, "_text_of", lambda _: "gradio==6.31.0\nno-such-gradio==6.31.0  # the page: notebook 06\n"
+        install, "_text_of", lambda _: "gradio==6.31.0\nno-such-gradio==6.31.0  # the page: notebook 08\n"
     )
     prepare()
     said = capsys.readouterr().out
-    assert "what needs it will stop there: no-such-gradio (the page: notebook 06). pip says: ERROR: No matching" in said
+    assert "what needs it will stop there: no-such-gradio (the page: notebook 08). pip says: ERROR: No matching" in said
     monkeypatch.setattr(install.sys, "argv", ["install"])
     assert install.main() == "error: nothing works without no-such-gradio"
     monkeypatch.setattr(install, "OPTIONAL", {"no-such-gradio"})
@@ -275,11 +276,16 @@ def copy(tmp_path):
     shutil.copy(ROOT / "helpers/tools/setup_cell.py", tmp_path / "helpers/tools")
     for path in NOTEBOOKS:
         shutil.copy(path, tmp_path / "notebooks")
+    for folder in ("workbook", "teaching"):
+        shutil.copytree(ROOT / "notebooks" / folder, tmp_path / "notebooks" / folder)
+    for page in (tmp_path / "notebooks/teaching").glob("*[!b]"):  # what no address stands in
+        page.unlink()
     return tmp_path
 
 
 def texts(folder) -> dict[str, str]:
-    return {p.name: p.read_text(encoding="utf-8") for p in sorted(folder.rglob("*")) if p.is_file()}
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in files}
 
 
 def test_the_committed_files_are_what_make_address_writes(copy):
@@ -290,7 +296,7 @@ def test_the_committed_files_are_what_make_address_writes(copy):
 def test_an_address_is_set_everywhere_and_can_be_changed_and_taken_back(copy):
     before, old = texts(copy), address.current(copy)
     changed = address.put("someone/gpt2.by-heart", copy)
-    assert {p.name for p in changed} == set(before)
+    assert {path.relative_to(copy).as_posix() for path in changed} == set(before)
     assert address.current(copy) == "someone/gpt2.by-heart"
     assert not [name for name, text in texts(copy).items() if old in text]
     assert address.put("someone/gpt2.by-heart", copy) == []

@@ -4,6 +4,7 @@ import csv
 import re
 import shlex
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -14,7 +15,7 @@ from helpers import data, interop
 from helpers.checkpoint import save_checkpoint
 from helpers.config import PROFILES, RECIPES
 from helpers.data import gpt2_tokenizer, load_corpus
-from helpers.files import ROOT
+from helpers.files import ROOT, read_json
 from helpers.memorization import loss_floor
 from helpers.run.report import recorded
 from helpers.tools.cli import parser
@@ -199,26 +200,23 @@ def test_a_port_that_is_taken_is_one_clear_error(run, address):  # noqa: F811
 # --- numbers -------------------------------------------------------------------------------------------------------
 
 
-def test_its_first_table_is_notebook_04s():
-    stored = printed("04_overfitting.ipynb", r"^ +grid +offset +random$")
-    lines = {re.split(r"  +", line)[0]: line.split()[-3:] for line in stored.splitlines()[1:]}
-    found = {}
-    for words, share in (("on the fixed grid", 1), ("shifted by one token", 1), ("recall 32 -> 32", 100)):
-        (values,) = (row for label, row in lines.items() if words in label)
-        found[words] = [share * float(value) for value in values]
+def test_its_first_table_is_the_record_of_the_schemes():
+    measures = {"loss_grid": 1, "loss_shift_1": 1, "recall_32_32": 100}
+    records = list(csv.DictReader((ROOT / "data/runs/schemes.csv").open(encoding="utf-8", newline="")))
     head, *rows = table("windows in training")
     assert [numbers(cell) for cell in head[3:]] == [["32", "32", "1000"]]
-    for place, policy in enumerate(("grid", "offset", "random")):
-        (row,) = (row for row in rows if row[0].startswith(policy))
-        for cell, values in zip(row[1:], found.values(), strict=True):
-            assert says(numbers(cell)[0], values[place]), (policy, cell, values[place])
+    assert len(records) == 3
+    for record in records:
+        (row,) = (row for row in rows if row[0].startswith(record["windows"]))
+        for cell, (measure, share) in zip(row[1:], measures.items(), strict=True):
+            assert says(numbers(cell)[0], share * float(record[measure])), (record["windows"], cell)
     floors = dict(re.findall(r"^floor_(grid|random) +([\d.]+)$", printed("04_overfitting.ipynb", "^floor_grid"), re.M))
     (row,) = (row for row in rows if row[0].startswith("floor"))
     assert all(says(w, float(floors[policy])) for w, policy in zip(numbers(row[1]), ("grid", "random"), strict=True))
 
 
 def test_the_model_recites_as_much_as_it_says():
-    (said,) = re.findall(r"the scene's first 16 tokens, recites the other ([\d,]+) without a mistake", README)
+    (said,) = re.findall(r"the first 16 tokens of the scene, recites the other ([\d,]+) without a mistake", README)
     report = printed("04_overfitting.ipynb", "^longest_recitation")
     assert re.search(rf"^longest_recitation +{said.replace(',', '')}$", report, flags=re.M)
 
@@ -336,7 +334,10 @@ def test_readme_fits():
 
 
 def anchors(page: Path) -> set[str]:
-    """The places in a page that a link can name, as GitHub makes them from its headings."""
+    """The places in a page that a link can name, as GitHub makes them from headings, and Jupyter those of notebooks."""
+    if page.suffix == ".ipynb":
+        prose = "".join("".join(cell["source"]) + "\n" for cell in read_json(page)["cells"])
+        return {re.sub(r"\s+", "-", heading) for heading in re.findall(r"^#+ (.*)$", prose, flags=re.M)}
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.M)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -348,7 +349,7 @@ def test_every_link_points_to_something_that_is_there(page):
         path, _, anchor = link.partition("#")
         target = page.parent / path if path else page
         assert target.exists(), link
-        assert not anchor or anchor in anchors(target), link
+        assert not anchor or unquote(anchor) in anchors(target), link
 
 
 def test_citation_is_of_the_citation_file_format():

@@ -101,7 +101,7 @@ def test_samples_begin_with_the_books_first_line_and_repeat(tmp_path, gpt2):
 
 def test_what_is_recorded_here_is_whole_and_small():
     for folder in (ROOT / "data/runs").iterdir():
-        if folder.is_dir():
+        if folder.is_dir() and folder.name != "sick":  # which tests/test_diagnose.py reads
             assert sorted(p.name for p in folder.iterdir()) == sorted(report.FILES), folder
             assert sum(p.stat().st_size for p in folder.iterdir()) < 2**20, folder
     assert recorded()

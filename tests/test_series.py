@@ -1,5 +1,6 @@
 """The series as a newcomer meets it: the set-up cell, headless runs, the Makefile, the README."""
 
+import base64
 import hashlib
 import os
 import re
@@ -13,7 +14,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from helpers.files import ROOT, imported
-from helpers.tools.execute import NotebookError, refresh_notebook, run_notebook, write_html
+from helpers.tools.execute import NotebookError, refresh_notebook, run_notebook
+from helpers.tools.pages import with_mathml, write_html
 
 
 def notebook(path, *cells: str):
@@ -52,6 +54,35 @@ def test_a_run_takes_its_profile_and_shows_itself_without_network(tmp_path):
     page = write_html(tmp_path / "out.ipynb").read_text(encoding="utf-8")
     loads = re.findall(r"""(?:src|href)\s*=\s*["'](https?:[^"']+)|import\(?\s*["'](https?:[^"']+)""", page)
     assert loads == []
+
+
+def test_formulas_are_shown_without_network_and_code_is_left_alone():
+    html = with_mathml("<p>Of $x_1$ and</p><p>$$\\frac{a}{b &lt; c}$$</p><pre>$HOME $x$</pre><code>a$b$c</code> $y$")
+    assert html.count("<math") == 3
+    assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">' in html
+    assert "<mfrac>" in html
+    assert "&lt;" in html or "&#x0003C;" in html
+    assert "<pre>$HOME $x$</pre><code>a$b$c</code>" in html
+    assert with_mathml("<p>nothing to do</p>") == "<p>nothing to do</p>"
+
+
+def test_an_exported_page_has_formulas_and_links_to_pages(tmp_path):
+    source = notebook(tmp_path / "n.ipynb", "1")
+    held = nbformat.read(source, as_version=4)
+    held.cells.append(nbformat.v4.new_markdown_cell("The sum $\\sum_i p_i = 1$, see [next](02_char_baseline.ipynb)."))
+    held.cells.append(nbformat.v4.new_code_cell("find_the_series()", metadata={"tags": ["set-up"]}))
+    pixel = base64.b64encode(b"one").decode()
+    for words in ("a line that rises", 'a "bar"'):
+        shown = {"data": {"image/png": pixel}, "metadata": {"image/png": {"alt": words}}}
+        drawn = nbformat.v4.new_output("display_data", **shown)
+        held.cells.append(nbformat.v4.new_code_cell("draw()", outputs=[drawn]))
+    nbformat.write(held, source)
+    page = write_html(source).read_text(encoding="utf-8")
+    assert "find_the_series" not in page
+    assert re.findall(r'<img alt="([^"]*)"', page) == ["a line that rises", "a &quot;bar&quot;"]
+    assert "<msub>" in page
+    assert "$" not in page.partition("The sum")[2].partition("</p>")[0]
+    assert 'href="02_char_baseline.html"' in page
 
 
 def test_refreshing_twice_gives_the_same_bytes(tmp_path):
@@ -171,13 +202,13 @@ def test_every_notebook_waits_for_the_one_before_it():
 
 def test_make_runs_the_notebooks_in_order_one_after_the_other():
     out = make("-n", "-B", "-j4", "run-all", "PYTHON=python")
-    assert re.findall(r"run notebooks/(\d\d)_", out) == ["01", "02", "03", "04", "05", "06"]
+    assert re.findall(r"run notebooks/(\d\d)_", out) == [f"0{n}" for n in range(1, 9)]
 
 
 def test_the_limit_of_a_cell_is_set_from_the_command_line():
     assert "--cell-limit" not in make("-n", "-B", "run-all", "PYTHON=python"), "the profile's own"
     runs = re.findall(r"helpers.tools.execute run .*", make("-n", "-B", "run-all", "PYTHON=python", "CELL_LIMIT=9"))
-    assert len(runs) == 6
+    assert len(runs) == 8
     assert all(line.endswith("--profile demo --cell-limit 9") for line in runs)
     assert re.search(
         r"execute refresh .* --cell-limit 9$", make("-n", "refresh", "PYTHON=python", "CELL_LIMIT=9"), re.M
@@ -194,9 +225,8 @@ def test_refresh_is_of_the_demo_profile_and_refuses_another():
     assert done.returncode != 0
     assert "refresh re-makes the outputs of the demo profile: leave PROFILE=laptop out" in done.stderr
     assert "helpers.tools.execute" not in done.stdout
-    assert re.search(
-        r"helpers.tools.execute refresh notebooks/01_.*06_\w+\.ipynb *\n.*runs/demo/figures", make("-n", "refresh")
-    )
+    asked = [r"refresh notebooks/01_.*08_\w+\.ipynb .*assignment\.ipynb *", ".*glossary", ".*workbook", ".*answers"]
+    assert re.search("\n".join([*asked, ".*runs/demo/figures"]), make("-n", "refresh"))
 
 
 def test_the_readme_and_ci_use_commands_that_exist():

@@ -86,12 +86,12 @@ class Workers(OwnProcess):
     """The processes of pytest-xdist, looked at from the one that they report to."""
 
     def end(self) -> None:
-        """Let all say where they are, then end them, and the run."""
+        """Let all say where they are, one after the other, for two at once write into each other's lines; end them."""
         self.say(f"{self.name} hangs: it is not over after {self.limit:g} s, the limit; the run ends. Its worker:")
         for worker in psutil.Process().children() if hasattr(signal, "SIGUSR1") else ():
             with contextlib.suppress(psutil.Error):
                 worker.send_signal(signal.SIGUSR1)
-        time.sleep(1)
+                time.sleep(1)
         end_family(os.getpid(), itself=False)
         self.interrupt()
 

@@ -8,13 +8,14 @@ import sys
 
 from helpers.data import DataError
 from helpers.files import ROOT, write_json
-from tests.benchmarks import char_baseline, decoding, page, recipes, throughput
+from tests.benchmarks import char_baseline, decoding, page, recipes, schemes, throughput
 
 EVERY = {
     "throughput": throughput,
     "decoding": decoding,
     "page": page,
     "recipes": recipes,
+    "schemes": schemes,
     "char_baseline": char_baseline,
 }
 

@@ -4,15 +4,24 @@ nanoGPT's README trains 4 layers, 4 heads, 128 wide, context 64, batch 12, for 2
 1e-4 on a cosine, 100 steps of warm-up, betas 0.9 and 0.99, weight decay 0.1, clip 1.0, no bias, no dropout) and
 publishes a validation loss of 1.88. That recipe is run here in a plain loop, without nanoGPT's evaluations on the
 way, so its time is a lower bound. Both are then measured over the whole validation text.
+`python -m tests.benchmarks.char_baseline` runs notebook 02's own cells with five seeds and writes
+data/runs/char-ablation.csv, which the notebook draws.
 """
 
+import csv
 import math
+import os
+import tempfile
 import time
+from collections.abc import Iterator
 
+import matplotlib
+import nbformat
 import torch
 
 from helpers.config import PROFILES, GPTConfig
 from helpers.data import CharTokenizer, load_corpus
+from helpers.files import ROOT
 from helpers.memorization import corpus_loss
 from helpers.model import GPT
 from helpers.runtime import pick_runtime, set_up
@@ -20,6 +29,8 @@ from helpers.train import Trainer
 from helpers.windows import Windows
 
 SEED = 1337
+SEEDS = (1, 2, 3, 4, 5)  # of the record
+COLUMNS = ("corpus", "embedding_std", "variant", "seed", "training_loss", "validation_loss")
 
 
 def nanogpt(train: torch.Tensor, n_vocab: int, steps: int = 2000) -> tuple[GPT, float]:
@@ -77,3 +88,51 @@ def run() -> dict:
     results["time_ratio"] = results["ours"]["seconds"] / results["nanoGPT's recipe"]["seconds"]
     print(f"ours in {results['time_ratio']:.2f} of the time")
     return results
+
+
+def cells() -> list[str]:
+    """The code of notebook 02 up to the trained baseline, without its set-up, its figures and its exercises."""
+    found = []
+    for cell in nbformat.read(ROOT / "notebooks/02_char_baseline.ipynb", as_version=4).cells:
+        if cell.cell_type == "code" and not {"set-up", "exercise", "guess"} & set(cell.metadata.tags):
+            if not any(word in cell.source for word in ("show_figure(", "char-ablation.csv", "PROFILE: str")):
+                found.append(cell.source.replace("show_roadmap(2)", ""))
+            if "trainer.steps()" in cell.source:
+                break
+    return found
+
+
+def ablation(seed: int) -> Iterator[tuple]:
+    """The notebook's variants and its baseline, trained with this seed; then two of them with larger embeddings."""
+    names = {"PROFILE": "demo", "SEED": seed}
+    for source in cells():
+        exec(source, names)
+    train, std = names["train"], names["EMBEDDING_STD"]
+    for name, model in names["variants"].items():
+        yield "sample", std, name, seed, corpus_loss(model, train, names["T"]).mean, names["ablation"][name]
+    trained = corpus_loss(names["model"], train, names["recipe"].window).mean
+    yield "sample", std, "baseline", seed, trained, names["final"]
+    names |= {"EMBEDDING_STD": 1.0, "recipe": names["profile"].variant_recipe}
+    for name in ("+ feed-forward layer", "+ LayerNorm: one block"):
+        exec(next(source for source in cells() if f'"{name}"' in source), names)
+        trained = corpus_loss(names["variants"][name], train, names["T"]).mean
+        yield "sample", 1.0, name, seed, trained, names["ablation"][name]
+
+
+def record() -> None:
+    """Every seed's losses, in nats per character, into data/runs/char-ablation.csv."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["RUNS_DIR"] = folder
+        for seed in SEEDS:
+            rows += ablation(seed)
+    rows.sort(key=lambda row: row[1])  # stable: the order of the notebook stays
+    with (ROOT / "data/runs/char-ablation.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([*row[:4], f"{row[4]:.4f}", f"{row[5]:.4f}"] for row in rows)
+
+
+if __name__ == "__main__":
+    matplotlib.use("Agg")
+    record()

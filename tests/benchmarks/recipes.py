@@ -1,9 +1,9 @@
 """Tokens and seconds to a whole-corpus loss of 0.1 at `demo` size, by recipe: same model, text and windows.
 
 Fixed-grid windows in training and measurement for all, because that is how the described set-ups measure (the series'
-own measure is stricter: see notebook 04). A recipe whose rate falls inside the run is as good as its shortest run that
+own measure is stricter: see notebook 05). A recipe whose rate falls inside the run is as good as its shortest run that
 still gets there, so its number of steps is tuned like its rate.
-`python -m tests.benchmarks.recipes` repeats the search that notebook 04 shows and writes data/runs/recipes.csv.
+`python -m tests.benchmarks recipes` repeats the search that notebook 06 shows, into build/recipes.csv, then the finals.
 """
 
 import csv
@@ -56,8 +56,8 @@ def row(name: str, found: dict) -> str:
 
 
 def run() -> dict:
-    """The finals, three seeds each."""
-    set_up(SEEDS[0])
+    """The search; then the finals, three seeds each."""
+    search()
     results = {}
     for name, changes in FINALS.items():
         results[name] = [to_target(changes, seed) for seed in SEEDS]
@@ -99,18 +99,18 @@ def candidates() -> dict[str, dict]:
         "Muon 0.03, AdamW 0.03, not zero-initialised": base | {"zero_residual": False},
         "Muon 0.03, AdamW 0.03, constant rate": base | {"schedule": "constant"},
         "Muon 0.03, AdamW 0.03, cosine": base | {"schedule": "cosine"},
-        "Muon 0.03, AdamW 0.03 in 60, 8 windows a step": base | {"batch_size": 8, "steps": 60},
-        "Muon 0.03, AdamW 0.03 in 150, 2 windows a step": base | {"batch_size": 2, "steps": 150},
+        "Muon 0.03, AdamW 0.03 in 60, 8 windows per step": base | {"batch_size": 8, "steps": 60},
+        "Muon 0.03, AdamW 0.03 in 150, 2 windows per step": base | {"batch_size": 2, "steps": 150},
         "Muon 0.03, AdamW 0.03, offset windows": base | {"policy": "offset"},
         "Muon 0.03, AdamW 0.03, random windows": base | {"policy": "random"},
     }
 
 
 def search() -> None:
-    """One seed of every candidate, into data/runs/recipes.csv, a line as soon as it is known."""
+    """One seed of every candidate, into build/recipes.csv, a line as soon as it is known."""
     set_up(SEEDS[0])
     start = time.perf_counter()
-    path = ROOT / "data/runs/recipes.csv"
+    path = ROOT / "build/recipes.csv"
     path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -121,7 +121,3 @@ def search() -> None:
             file.flush()
             print(row(name, found), flush=True)
     print(f"{time.perf_counter() - start:.0f} s")
-
-
-if __name__ == "__main__":
-    search()
