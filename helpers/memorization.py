@@ -40,7 +40,7 @@ def loss_floor(tokens: Tensor, window: int, policy: str = "grid") -> ByPosition:
 
     A window's first token is given and nothing before it is seen, so what follows is uncertain however well the
     text is known: position i costs at least H(x0 … x_i+1) - H(x0 … x_i), the entropies taken over all windows.
-    grid: the windows of offset 0, the shorter last one included. offset, random: every start is as likely.
+    grid: the windows of offset 0, the shorter last one included. offset, random: every start is equally likely.
     Raises ValueError for an unknown policy or a window that the text does not fill.
     """
     require(policy in POLICIES, f"policy={policy!r} is none of {', '.join(POLICIES)}")

@@ -147,8 +147,9 @@ def lecture(source) -> list:
 
 
 def words(cell) -> int:
-    """Words that are read: without formulas on lines of their own, and without what is folded (hints, answers)."""
-    return len(re.sub(r"\$\$.+?\$\$|<details>.+?</details>", "", cell.source, flags=re.S).split())
+    """Words that are read: a formula in a line is one; one of its own line is none, nor is what is folded (hints)."""
+    unfolded = re.sub(r"\$\$.+?\$\$|<details>.+?</details>", "", cell.source, flags=re.S)
+    return len(re.sub(r"\$[^$\n]+\$", "x", unfolded).split())
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)

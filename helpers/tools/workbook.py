@@ -82,7 +82,7 @@ def main() -> None:
     for source in sources():
         text = student_version(source)
         atomic_write(FOLDER / source.name, text)
-        print(f"notebooks/workbook/{source.name}  {text.count('raise NotImplementedError')} exercises")
+        print(f"notebooks/workbook/{source.name}  {text.count('raise NotImplementedError')} functions to write")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def exercise_1_4(my_slices) -> str:
     refuse(x == [ids[5:9]] and y == [ids[4:8]], "Inputs first, then targets: yours are the other way round.")
     refuse(y == [ids[4:8]], "Your targets are the inputs again: a model would learn to repeat. Begin one place later.")
     expect(x, [ids[4:8]], "The inputs of the window at 4 are the tokens 4 to 7, {wanted}, not {found}.")
-    shift = "The target of a place is the token behind it: for the window at 4 {wanted}, not {found}."
+    shift = "The target of a place is the token after it: for the window at 4 {wanted}, not {found}."
     expect(y, [ids[5:9]], shift)
     x, y = _windows(my_slices(list(ids), [0, 2], [2, 4], 4))
     refuse(len(y) != 2, f"Two windows are asked for, and your targets have {len(y)}. Append inside the loop.")
@@ -131,7 +131,7 @@ def exercise_1_4(my_slices) -> str:
     end = f"At the text's end (start 8, length 1) your inputs are {len(x[0])} numbers long, not 4: fill them up."
     refuse(len(x[0]) != 4, end)
     expect([y, x[0][:1]], [[[19, -100, -100, -100]], [18]], "At the text's end (start 8, length 1): not {found}.")
-    return "Every target is the token behind its input, and what fills a window up is ignored by the loss."
+    return "Every target is the token after its input, and what fills a window up is ignored by the loss."
 
 
 def _windows(found) -> list[list]:
@@ -197,4 +197,4 @@ def exercise_1_6(my_floor) -> str:
         slip = f"On 40 random tokens the floor for T = {T} is {wanted:.4f}, yours {float(found):.4f}. "
         slip += "Is each window T + 1 tokens long, and is every start from 0 to n - T - 1 counted, one by one?"
         expect(float(found), wanted, slip, 1e-4)
-    return "It is what a model still cannot know that has learnt every window by heart."
+    return "It is what even a model that knows every window by heart cannot know."

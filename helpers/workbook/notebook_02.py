@@ -111,7 +111,7 @@ def exercise_2_4(my_leaks) -> str:
 
 
 def exercise_2_5(my_stack, my_arrival) -> str:
-    """Blocks with and without residual connections, and how much of a change arrives behind them."""
+    """Blocks with and without residual connections, and how much the output behind them depends on the input."""
     one = SimpleNamespace(ln_1=lambda x: 2 * x, attn=lambda x: x + 1, ln_2=lambda x: 3 * x, mlp=lambda x: 5 * x + 1)
     x = torch.ones(1, 1, 1)
     slips = {
@@ -137,7 +137,7 @@ def exercise_2_5(my_stack, my_arrival) -> str:
     again = "One block is right, two are not: the second reads what the first has made, and its own parts."
     expect(my_stack(x, blocks, True), blocks[1](blocks[0](x)), again, 1e-4)
     _ask_about_arrival(my_arrival)
-    return "The plus signs keep what came in, and your measure tells how much of it arrives."
+    return "The plus signs keep what came in, and your measure tells how much the output still depends on it."
 
 
 def _ask_about_arrival(my_arrival) -> None:

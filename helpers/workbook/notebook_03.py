@@ -50,7 +50,7 @@ def exercise_3_1(first_weights) -> str:
         refuse(not _near(std, 0.02), f"`{name}` does not write into the stream: 0.02, and yours has {std:.4f}.")
     pair = [first_weights("transformer.wte.weight", (4, 4), 12) for _ in range(2)]
     refuse(torch.equal(*pair), "Two calls draw the same numbers: set no seed inside the function.")
-    return "Every parameter begins as in GPT-2; the deeper the model, the smaller what writes into the stream."
+    return "Every parameter begins as our helper's do; the deeper the model, the smaller what writes into the stream."
 
 
 def _moments(first_weights, name: str, n_layer: int) -> tuple[float, float]:
@@ -141,7 +141,7 @@ def exercise_3_4(all_heads) -> str:
     for n_head in (1, 8):
         found, wanted = all_heads(qkv, n_head), attend(*split_heads(kept, n_head))
         expect(found, wanted, f"Right for 4 heads, wrong for {n_head}: is d computed from C and n_head?", 1e-5)
-    return "Each head reads columns of its own, all in one product, and the outputs stand side by side again."
+    return "Each head has columns of Q, K and V of its own, all go in one call, and outputs stand side by side again."
 
 
 def exercise_3_5(load_by_name) -> str:

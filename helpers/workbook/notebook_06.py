@@ -7,7 +7,7 @@ from helpers.config import GPTConfig
 from helpers.model import GPT
 from helpers.optim import COEFFICIENTS, hidden_matrices, orthogonalize
 from helpers.workbook.check import expect, refuse
-from helpers.workbook.notebook_06_run import buffers, moments, new_run, train, weights
+from helpers.workbook.notebook_06_run import buffers, moments, new_run, restored_again, train, weights
 from helpers.workbook.notebook_06_slips import DECAY, EPSILON, FIRST_STEP, SECOND_STEP, compare
 
 
@@ -194,4 +194,6 @@ def exercise_6_6(snapshot, restore) -> str:
     refuse(not torch.equal(torch.get_rng_state(), rng), lost)
     train(other, its, 3)
     expect(weights(other), weights(model), "After three more steps the bits differ: what else does a step depend on?")
+    shared = "An optimizer's `load_state_dict` keeps the tensors that it is given, and the run has changed them: copy."
+    expect(restored_again(restore, saved), kept[2], f"Restored a second time, the moments are others. {shared}")
     return "Weights, buffers, moments, step and random state: the resumed run has the same bits."

@@ -33,3 +33,10 @@ def buffers(model: nn.Module) -> Tensor:
 def moments(optimizer: torch.optim.Optimizer) -> Tensor:
     """All that the optimizer keeps, side by side."""
     return torch.cat([t.flatten() for kept in optimizer.state.values() for t in kept.values()])
+
+
+def restored_again(restore, saved) -> Tensor:
+    """The moments of one more run, into which what was saved is put."""
+    model, optimizer = new_run(2)
+    restore(saved, model, optimizer)
+    return moments(optimizer)

@@ -71,7 +71,7 @@ MUTANTS = {
         (
             "shifted by two",
             [("start + 1 : start + length + 1", "start + 2 : start + length + 2")],
-            "the token behind it",
+            "the token after it",
         ),
         ("filled with 0", [("[-100] * filling", "[0] * filling")], "would learn token 0"),
         ("targets not filled", [(" + [-100] * filling", "")], "lacks to T = 4 must be filled with -100"),

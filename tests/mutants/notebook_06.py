@@ -192,7 +192,12 @@ MUTANTS = {
             ],
             "moments in your snapshot have changed",
         ),
-        ("no moments", [('    optimizer.load_state_dict(saved["optimizer"])\n', "")], "begins with empty moments"),
+        ("no moments", [("optimizer.load_state_dict(", "id(")], "begins with empty moments"),
+        (
+            "moments shared",
+            [('copy.deepcopy(saved["optimizer"])', 'saved["optimizer"]')],
+            "Restored a second time",
+        ),
         ("no random state", [('    torch.set_rng_state(saved["rng"])\n', "")], "draws other numbers"),
         ("a seed", [('torch.set_rng_state(saved["rng"])', 'torch.manual_seed(saved["step"])')], "draws other numbers"),
         ("no step", [('return saved["step"]', "return None")], "returns nothing"),

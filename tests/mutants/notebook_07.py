@@ -81,7 +81,7 @@ MUTANTS = {
         ("nothing taken back", [("    ids = ids[:-back]\n", "    ids = list(ids)\n")], "is still there: take it back"),
         ("any token", [(AGREES, "False")], "You draw `!`"),
         ("the first byte", [(AGREES, "token[:1] != rest[:1]")], "does not agree|was likelier|yours is"),
-        ("masked by 0", [("logits[i] = -torch.inf", "logits[i] = 0.0")], "mask with -torch.inf"),
+        ("masked by 0", [("device=device), -torch.inf)", "device=device), 0.0)")], "mask with -torch.inf"),
         ("only beginnings", [(AGREES, "not rest.startswith(token)")], "comes back as it was"),
         ("only longer tokens", [(AGREES, "not token.startswith(rest)")], "only the beginning of the missing text"),
         ("still read", [("model(torch.tensor([ids],", "model(torch.tensor([ids + [1]],")], "still reads what you have taken back"),
