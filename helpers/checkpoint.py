@@ -1,10 +1,8 @@
 """Checkpoints: a folder with weights as safetensors, the rest as JSON, and what a resumed run needs."""
 
 import json
-import os
 import pickle
 import shutil
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,15 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_file
 from torch import nn
 
+from helpers.base.errors import CheckpointError
+from helpers.base.folders import beside, move_in, remove, settle
 from helpers.config import GPTConfig
-from helpers.errors import SeriesError
-from helpers.files import on_drive
 
 WEIGHTS, META, TRAINING = "model.safetensors", "meta.json", "training.pt"
-
-
-class CheckpointError(SeriesError, RuntimeError):
-    """A checkpoint that cannot be written, found or read; the message says what to do."""
 
 
 def save_checkpoint(folder: str | Path, model: nn.Module, meta: dict[str, Any], training: dict | None = None) -> Path:
@@ -33,9 +27,9 @@ def save_checkpoint(folder: str | Path, model: nn.Module, meta: dict[str, Any], 
     checkpoint is then untouched.
     """
     folder = Path(folder)
-    aside, previous = _beside(folder, "partial"), _beside(folder, "previous")
+    aside = beside(folder, "partial")
     try:
-        _remove(aside)
+        remove(aside)
         aside.mkdir(parents=True)
         named = chain(model.named_parameters(), model.named_buffers())  # what is tied comes once
         weights = {name: p.detach().cpu().contiguous() for name, p in named}
@@ -44,14 +38,9 @@ def save_checkpoint(folder: str | Path, model: nn.Module, meta: dict[str, Any], 
         (aside / META).write_text(text, encoding="utf-8")
         if training is not None:
             torch.save(training, aside / TRAINING)
-        _settle(folder)
-        if folder.exists():
-            _remove(previous)
-            folder.rename(previous)
-        aside.rename(folder)
-        _remove(previous)
+        move_in(aside, folder)
     except (OSError, SafetensorError, RuntimeError) as error:
-        _remove(aside)
+        remove(aside)
         free = shutil.disk_usage(folder.parent).free if folder.parent.exists() else 0
         raise CheckpointError(
             f"cannot write the checkpoint {folder} ({error}); {free / 2**20:,.0f} MiB are free there. "
@@ -77,7 +66,7 @@ def load_checkpoint(folder: str | Path, model_class: type[nn.Module]) -> tuple[n
 
 def read_meta(folder: str | Path) -> dict[str, Any]:
     """What meta.json says. Raises CheckpointError if there is no checkpoint or the file is damaged."""
-    folder = _settle(Path(folder))
+    folder = settle(Path(folder))
     if not folder.exists():
         raise CheckpointError(
             f"no checkpoint in {folder}: run notebook 04_overfitting (`make run-all`) "
@@ -94,7 +83,7 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
 
 def load_weights(folder: str | Path, model: nn.Module) -> None:
     """Fill `model` with the weights in `folder`; every name and every shape must agree, else CheckpointError."""
-    file = _settle(Path(folder)) / WEIGHTS
+    file = settle(Path(folder)) / WEIGHTS
     try:
         load_model(model, file, strict=True)
     except FileNotFoundError as error:
@@ -107,7 +96,7 @@ def load_weights(folder: str | Path, model: nn.Module) -> None:
 
 def read_training(folder: str | Path) -> dict[str, Any]:
     """What `save_checkpoint` was given as `training`. Raises CheckpointError if it is missing or damaged."""
-    file = _settle(Path(folder)) / TRAINING
+    file = settle(Path(folder)) / TRAINING
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -118,7 +107,7 @@ def read_training(folder: str | Path) -> dict[str, Any]:
 
 def has_checkpoint(folder: str | Path) -> bool:
     """Whether there is a checkpoint, one that a kill struck while it was being replaced included."""
-    return _settle(Path(folder)).exists()
+    return settle(Path(folder)).exists()
 
 
 def clear_checkpoint(folder: str | Path) -> None:
@@ -126,27 +115,5 @@ def clear_checkpoint(folder: str | Path) -> None:
     folder = Path(folder)
     if has_checkpoint(folder):
         read_meta(folder)
-    for path in (folder, _beside(folder, "partial"), _beside(folder, "previous")):
-        _remove(path)
-
-
-def _remove(folder: Path) -> None:
-    """Delete a folder, if it is there; on Colab's Drive, its files' bytes too, which would go to the bin and count."""
-    if on_drive(folder):
-        for file in folder.glob("*"):
-            with suppress(OSError):
-                os.truncate(file, 0)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _beside(folder: Path, role: str) -> Path:
-    return folder.with_name(f"{folder.name}.{role}")
-
-
-def _settle(folder: Path) -> Path:
-    """Put the previous checkpoint back where a kill struck between the two moves."""
-    previous = _beside(folder, "previous")
-    if previous.exists() and not folder.exists():
-        with suppress(FileNotFoundError):  # another process of the run was faster
-            previous.rename(folder)
-    return folder
+    for path in (folder, beside(folder, "partial"), beside(folder, "previous")):
+        remove(path)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from helpers.errors import require, require_counts, require_each
+from helpers.base.errors import require, require_counts, require_each
 
 IGNORE = -100  # a target with this value is padding: it has no part in the loss
 POLICIES = ("grid", "offset", "random")  # which windows of the text an epoch sees

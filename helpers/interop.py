@@ -1,29 +1,26 @@
 """GPT-2 folders that transformers reads and writes, and the plain weight files that others have left."""
 
 import json
-import pickle
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from torch import Tensor
 from transformers import GPT2Config
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from helpers.checkpoint import CheckpointError
+from helpers.base.errors import CheckpointError
+from helpers.base.files import write_json
+from helpers.base.weights import PICKLED, SAFE, downloaded, read_weights
 from helpers.config import GPTConfig
 from helpers.data import gpt2_tokenizer
-from helpers.files import write_json
 from helpers.model import GPT
 from helpers.tokenizer import BPETokenizer, last_merge
 
-SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 PLAIN = ("model_state_dict.pth", "model.pt", "trained_model.pt")  # as public GPT-2 projects name theirs
 TRANSPOSED = re.compile(r"(c_attn|c_proj|c_fc)\.weight$")  # transformers stores these (in, out)
 NOT_OURS = re.compile(r"\.attn\.(bias|masked_bias)$")  # causal masks, which some models store
@@ -102,28 +99,16 @@ def from_huggingface(source: str | Path, n_head: int | None = None) -> GPT:
     path = Path(source)
     plain = path if path.is_file() else next((path / name for name in PLAIN if (path / name).is_file()), None)
     if not path.exists():
-        path = _downloaded(str(source))
+        path = downloaded(str(source))
     if (path / "config.json").is_file():
         config = _read_config(path / "config.json")
         file = next((path / name for name in (SAFE, PICKLED) if (path / name).is_file()), path / SAFE)
-        state, n_head = _ours(_read_weights(file), path), config["n_head"]
+        state, n_head = _ours(read_weights(file), path), config["n_head"]
     elif plain is not None:
-        state = _ours(_read_weights(plain), plain)
+        state = _ours(read_weights(plain), plain)
     else:
         raise CheckpointError(f"{path} has no config.json and none of {', '.join(PLAIN)}: is it a GPT-2's folder?")
     return _built(state, n_head, source)
-
-
-def _downloaded(name: str) -> Path:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise CheckpointError(f"no folder or file {name}")
-    try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", SAFE]))
-    except Exception as error:  # the hub's client fails in many ways: no network, no such name, no permission
-        raise CheckpointError(
-            f"no folder {name} here, and none of that name could be fetched from the Hugging Face hub "
-            f"({type(error).__name__}): check the name and the network"
-        ) from error
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -138,23 +123,6 @@ def _read_config(file: Path) -> dict[str, Any]:
     if other:
         raise CheckpointError(f"{file.parent} is not a GPT-2 of this design: {', '.join(other)}")
     return config
-
-
-def _read_weights(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"cannot read weights from {file}: {str(error).splitlines()[0]}. It must hold tensors and nothing that "
-            "runs code: save `model.state_dict()` alone"
-        ) from error
-    for key in ("model", "model_state_dict", "state_dict"):  # some wrap it in a training checkpoint
-        state = state.get(key, state) if isinstance(state, dict) else {}
-    if not state or not all(isinstance(t, Tensor) for t in state.values()):
-        raise CheckpointError(f"{file} holds no state dict: save `model.state_dict()`")
-    return state
 
 
 def _ours(state: dict[str, Tensor], source: Path) -> dict[str, Tensor]:

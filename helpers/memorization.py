@@ -1,19 +1,19 @@
 """How much of a text a model knows: the loss over all of it, its floor, and what it can recite."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from helpers.base.errors import require
+from helpers.base.group import Group
 from helpers.config import IGNORE, POLICIES
-from helpers.distributed import Group
-from helpers.errors import require
-from helpers.loss import hits, nll, predictions
-from helpers.windows import grid, kept_context, random_windows
+from helpers.runtime import evaluating
+from helpers.windows import grid, kept_context, slice_windows
 
-RECALLS = ((32, 32), (50, 50))  # (k, n): tokens given, tokens asked for
+SCORES = 2**26  # logits that a measurement holds at once: 1,335 tokens at GPT-2's vocabulary, all at a small one
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ByPosition:
 
     by_position: Tensor  # (window,) float64
     counts: Tensor  # (window,) int64: tokens predicted there
-    accuracy: float = math.nan  # share of tokens whose most likely prediction is the true one; nan for a floor
+    accuracy: float = float("nan")  # share of tokens whose most likely prediction is the true one; nan for a floor
 
     @property
     def mean(self) -> float:
@@ -82,14 +82,15 @@ def corpus_loss(
     the windows, and each gets the whole result.
     Raises ValueError if the window exceeds the model's context or the shift is not inside a window.
     """
-    return _loss_of(model, tokens, grid(tokens.numel(), window, shift), window, group or Group())
+    return windows_loss(model, tokens, grid(tokens.numel(), window, shift), window, group or Group())
 
 
 @torch.no_grad()
-def _loss_of(model: nn.Module, tokens: Tensor, windows: Sequence[Tensor], window: int, group: Group) -> ByPosition:
+def windows_loss(model: nn.Module, tokens: Tensor, windows: Sequence[Tensor], window: int, group: Group) -> ByPosition:
+    """`corpus_loss` on windows of your own: their starts and lengths, as `windows.grid` gives them."""
     found = torch.zeros(3, window, dtype=torch.float64)  # by position: the sum of losses, how many, how many right
     mine = (t[group.rank :: group.world] for t in windows)  # starts, lengths
-    for y, losses, hit in predictions(model, tokens, *mine, window, nll, hits):
+    for y, losses, hit in _predictions(model, tokens, *mine, window, _nll, _hits):
         found[0] += losses.cpu().double().sum(0)  # padding adds 0; an Apple GPU has no float64
         found[1] += (y != IGNORE).sum(0).cpu()
         found[2] += hit.sum(0).cpu()
@@ -97,20 +98,6 @@ def _loss_of(model: nn.Module, tokens: Tensor, windows: Sequence[Tensor], window
         found = group.sum(found.to(next(model.parameters()).device)).cpu()
     total, counts, right = found
     return ByPosition(total / counts.clamp(min=1), counts.long(), float(right.sum() / counts.sum()))
-
-
-def whole_corpus_loss(
-    model: nn.Module, tokens: Tensor, window: int, enough: float | None = None, group: Group | None = None
-) -> float:
-    """The figure to stop by: the mean loss over the whole text, on the grid or the grid moved by half a window.
-
-    The higher of the two counts: a grid that training has just used flatters the model. enough: where the first
-    alone is not below it, the second is not measured, and the first is returned.
-    """
-    loss = corpus_loss(model, tokens, window, group=group).mean
-    if window < 2 or (enough is not None and loss >= enough):
-        return loss
-    return max(loss, corpus_loss(model, tokens, window, window // 2, group).mean)
 
 
 @dataclass(frozen=True)
@@ -139,7 +126,7 @@ def recall(model: nn.Module, tokens: Tensor, k: int, n: int, places: int = 1000,
     require(k + n <= tokens.numel(), f"k + n = {k + n} tokens are more than the text's {tokens.numel()}")
     starts = torch.randint(tokens.numel() - k - n + 1, (places,), generator=torch.Generator().manual_seed(seed))
     lengths = torch.full_like(starts, k + n - 1)
-    found = predictions(model, tokens, starts, lengths, k + n - 1, hits)
+    found = _predictions(model, tokens, starts, lengths, k + n - 1, _hits)
     right = [_run_of_right(hit[:, k - 1 :].cpu()) for _, hit in found]
     return Recall(starts, torch.cat(right), n)
 
@@ -157,7 +144,7 @@ def longest_recitation(model: nn.Module, tokens: Tensor, window: int, prompt: in
     starts = torch.arange(0, max(tokens.numel() - kept, 1), window + 1 - kept)
     lengths = (tokens.numel() - 1 - starts).clamp(max=window)
     recited = 0
-    for y, found in predictions(model, tokens, starts, lengths, window, hits):
+    for y, found in _predictions(model, tokens, starts, lengths, window, _hits):
         for hit, asked in zip(found.cpu(), (y != IGNORE).cpu(), strict=True):
             first = prompt - 1 if recited == 0 else kept - 1
             right = int(_run_of_right(hit[None, first:]))  # padding is never hit
@@ -167,34 +154,41 @@ def longest_recitation(model: nn.Module, tokens: Tensor, window: int, prompt: in
     return recited
 
 
-def measure(
-    model: nn.Module, tokens: Tensor, window: int, recalls: Sequence = RECALLS, prompt: int = 16, places: int = 1000
-) -> dict[str, float]:
-    """Everything this series says of a memory, by name, in nats, shares and tokens; JSON-ready.
-
-    Whole-corpus loss at the grid, at the grid shifted by 1 and by half a window, on as many random windows, and at
-    positions >= 32 of all these; the floor of the grid and of random windows, and how much of the loss is above it;
-    argmax accuracy; recall k -> n from random places, nan for a (k, n) that the window does not hold; the longest
-    recitation from the text's first `prompt` tokens, or as many of them as the window holds.
-    """
-    n, g = tokens.numel(), torch.Generator().manual_seed(0)
-    shifts = {"grid": 0, "shift_1": 1, "shift_half": window // 2}
-    losses = {name: corpus_loss(model, tokens, window, shift) for name, shift in shifts.items()}
-    losses["random"] = _loss_of(model, tokens, random_windows(n, window, g), window, Group())
-    floors = {policy: loss_floor(tokens, window, policy).mean for policy in ("grid", "random")}
-    held = {(k, m): recall(model, tokens, k, m, places).verbatim for k, m in recalls if k + m <= min(window, n)}
-    return {
-        **{f"loss_{name}": loss.mean for name, loss in losses.items()},
-        "loss_from_32": max(loss.after(32) for loss in losses.values()),
-        **{f"floor_{policy}": floor for policy, floor in floors.items()},
-        **{f"excess_{policy}": losses[policy].mean - floor for policy, floor in floors.items()},
-        "accuracy": losses["grid"].accuracy,
-        **{f"recall_{k}_{m}": held.get((k, m), math.nan) for k, m in recalls},
-        "longest_recitation": longest_recitation(model, tokens, window, min(prompt, window)),
-        "tokens": n,
-    }
-
-
 def _run_of_right(hit: Tensor) -> Tensor:
     """(B, n) bool -> (B,): how many are True before the first False."""
     return hit.long().cumprod(1).sum(1)
+
+
+def _predictions(
+    model: nn.Module, tokens: Tensor, starts: Tensor, lengths: Tensor, window: int, *of: Callable
+) -> Iterator[tuple[Tensor, ...]]:
+    """Targets (B, window) of the windows at `starts`, some 4,096 tokens at a time, and what each function says of
+    the logits (R, V) and targets (R,) there, (B, window) too: some positions after the others where V is large.
+    """
+    tokens = tokens.to(next(model.parameters()).device)
+    batch_size = max(1, 4096 // window)
+    with evaluating(model):
+        for part in zip(starts.split(batch_size), lengths.split(batch_size), strict=True) if len(starts) else ():
+            x, y = slice_windows(tokens, *part, window)
+            parts = ([f(logits, targets) for f in of] for logits, targets in _scores(model, x, y.flatten()))
+            yield y, *(torch.cat(found).view_as(y) for found in zip(*parts, strict=True))
+
+
+def _scores(model: nn.Module, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits (R, V) and targets (R,), some positions after the others: SCORES numbers at a time, if it is a GPT."""
+    if not hasattr(model, "hidden"):
+        yield model(x)[0].flatten(0, 1), y
+        return
+    at_once = max(1, SCORES // model.config.vocab_size)
+    for hidden, targets in zip(model.hidden(x).flatten(0, 1).split(at_once), y.split(at_once), strict=True):
+        yield model.lm_head(hidden), targets
+
+
+def _nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """(R, V), (R,) -> (R,): negative log-likelihoods in nats, fp32; 0 for padding."""
+    return F.cross_entropy(logits.float(), targets, ignore_index=IGNORE, reduction="none")
+
+
+def _hits(logits: Tensor, targets: Tensor) -> Tensor:
+    """(R, V), (R,) -> (R,) bool: whether the most likely token is the true one; never for padding."""
+    return logits.argmax(-1) == targets

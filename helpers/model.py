@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from helpers.base.cross_entropy import linear_cross_entropy
 from helpers.config import IGNORE, GPTConfig
-from helpers.loss import linear_cross_entropy
 
 
 def _dropout(config: GPTConfig) -> nn.Module:
@@ -181,7 +181,7 @@ class GPT(nn.Module):
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
         """The loss of `forward` without its logits: what training calls, because they are most of the memory."""
         x = self.hidden(idx)  # (B, T, C)
-        return linear_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten())
+        return linear_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), IGNORE)
 
     def hidden(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
         """(B, T) -> (B, T, C): what the head reads."""

@@ -7,9 +7,10 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
+from helpers.base.group import Group
+from helpers.base.timing import seconds_in_turns
 from helpers.config import Recipe
-from helpers.distributed import Group
-from helpers.runtime import WORTH_IT, Runtime, seconds_in_turns
+from helpers.runtime import WORTH_IT, Runtime
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, Jordan et al. 2024
 

@@ -1,22 +1,19 @@
 """Where and in which precision to compute: each automatic choice comes with the sentence that says why."""
 
 import importlib.util
-import os
 import random
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 
 import torch
 
-from helpers.errors import SettingError, require
+from helpers.base.errors import SettingError, require
+from helpers.base.machine import card, free_cores, out_of_reach, too_old
+from helpers.base.timing import seconds_in_turns
 
 WORTH_IT = 1.3  # times as fast as fp32 that another dtype must be, measured, to be taken
-DRIVER = Path("/proc/driver/nvidia")  # where Linux shows that NVIDIA's is loaded
 
 
 @dataclass(frozen=True)
@@ -46,35 +43,7 @@ def pick_device(name: str | None = None) -> tuple[torch.device, str]:
         return (torch.device("cpu"), f"cpu: {old}") if old else (torch.device("cuda"), f"cuda: {card()} is there")
     if torch.backends.mps.is_available():
         return torch.device("mps"), "mps: an Apple GPU is there"
-    return torch.device("cpu"), f"cpu: {_out_of_reach() or 'no GPU is there'}"
-
-
-def card() -> str:
-    """The name of the GPU."""
-    return torch.cuda.get_device_name()
-
-
-def _out_of_reach() -> str:
-    """Why this PyTorch does not see the NVIDIA card of this machine; empty if there is no sign of one."""
-    if shutil.which("nvidia-smi") is None and not DRIVER.exists():
-        return ""
-    if torch.version.cuda is None:
-        return "an NVIDIA driver is there, but this PyTorch is built without CUDA: install torch from its CUDA index"
-    newest = "580 or newer" if torch.version.cuda.startswith("13.") else "the newest"
-    return (
-        f"an NVIDIA driver is there, but this PyTorch is for CUDA {torch.version.cuda} and finds none new enough, "
-        f"or no card: update the driver ({newest}), or install torch from PyTorch's index of an older CUDA"
-    )
-
-
-def too_old() -> str:
-    """Why this PyTorch cannot use the GPU that is there; empty if it can. A P100 (6.0) is what Kaggle still offers."""
-    major, minor = torch.cuda.get_device_capability()
-    built_for = (arch for arch in torch.cuda.get_arch_list() if arch.startswith("sm_"))  # compute_120 may be there too
-    oldest = min((int(arch.removeprefix("sm_").rstrip("af")) for arch in built_for), default=0)
-    if 10 * major + minor >= oldest:
-        return ""
-    return f"{card()} has compute capability {major}.{minor}, this PyTorch needs {oldest // 10}.{oldest % 10}"
+    return torch.device("cpu"), f"cpu: {out_of_reach() or 'no GPU is there'}"
 
 
 def pick_dtype(device: torch.device, large: bool) -> tuple[torch.dtype, str]:
@@ -109,33 +78,6 @@ def _bf16_gain(rows: int, n_in: int, n_out: int) -> float:
     return fp32 / bf16
 
 
-def seconds_in_turns(ways: Sequence[Callable[[], object]], device: str = "cpu") -> list[float]:
-    """`_seconds_of` each way, the shortest of three turns: what holds the machine up for a moment hits one of many."""
-    turns = [[_seconds_of(way, device) for way in ways] for _ in range(3)]
-    return [min(seconds) for seconds in zip(*turns, strict=True)]
-
-
-def _seconds_of(way: Callable[[], object], device: str = "cpu", within: float = 0.02) -> float:
-    """What one call takes: the shortest of a few, after one that is not counted, in about `within` seconds."""
-    way()
-    best, end = float("inf"), time.perf_counter() + within
-    while best == float("inf") or time.perf_counter() < end:
-        synchronize(device)
-        start = time.perf_counter()
-        way()
-        synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def synchronize(device: str) -> None:
-    """Wait until a GPU has done what it was told; a CPU has."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    elif device == "mps":
-        torch.mps.synchronize()
-
-
 def pick_compile(device: torch.device, large: bool) -> tuple[bool, str]:
     """Whether torch.compile pays for a small or large model on `device`, and why."""
     if device.type != "cuda" or not large or torch.cuda.get_device_capability(device) < (7, 0):
@@ -160,16 +102,6 @@ def pick_runtime(large: bool = False, device: str | None = None) -> Runtime:
     return Runtime(chosen, dtype, (why, why_dtype, why_compiled), compiles)
 
 
-def _free_cores() -> int:
-    """Processor cores that this process may use: its affinity, and the quota of its container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.is_file():
-        limit, period = quota.read_text().split()
-        cores = cores if limit == "max" else min(cores, max(1, int(limit) // int(period)))
-    return cores
-
-
 def set_up(seed: int) -> int:
     """Seed Python's and torch's generators; use the free cores, eight at most, or fewer where OMP_NUM_THREADS says so.
 
@@ -179,7 +111,7 @@ def set_up(seed: int) -> int:
     require(0 <= seed < 2**32, f"seed={seed} must lie between 0 and {2**32 - 1:,}")
     random.seed(seed)
     torch.manual_seed(seed)
-    torch.set_num_threads(min(torch.get_num_threads(), _free_cores(), 8))
+    torch.set_num_threads(min(torch.get_num_threads(), free_cores(), 8))
     return torch.get_num_threads()
 
 

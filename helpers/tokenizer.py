@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import tiktoken
 
-from helpers.errors import SettingError
+from helpers.base.errors import SettingError
 
 
 class CharTokenizer:

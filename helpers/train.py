@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from helpers.base.errors import SeriesError, SettingError
+from helpers.base.group import Group
 from helpers.checkpoint import CheckpointError, load_checkpoint, load_weights, read_training, save_checkpoint
 from helpers.config import IGNORE, Recipe
-from helpers.distributed import Group
-from helpers.errors import SeriesError, SettingError
 from helpers.optim import Muon, build_optimizers, hidden_matrices, muon_dtype, set_rates
 from helpers.runtime import Runtime
 from helpers.windows import Windows

@@ -5,8 +5,8 @@ import bisect
 import torch
 from torch import Tensor
 
+from helpers.base.errors import require
 from helpers.config import IGNORE, POLICIES
-from helpers.errors import require
 
 
 def grid(n_tokens: int, window: int, offset: int = 0) -> tuple[Tensor, Tensor]:

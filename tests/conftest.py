@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.base.group import Group
 from helpers.config import GPTConfig, Recipe
 from helpers.data import BPETokenizer, gpt2_tokenizer, load_corpus
-from helpers.distributed import Group
 from helpers.model import GPT
 from helpers.runtime import Runtime
 from helpers.train import Trainer

@@ -20,9 +20,9 @@ from unittest import mock
 
 import torch
 
+from helpers.base.files import ROOT
 from helpers.checkpoint import has_checkpoint
 from helpers.data import gpt2_tokenizer, load_corpus
-from helpers.files import ROOT
 from tests.benchmarks.decoding import BYTES, NEW, teach
 from tests.benchmarks.turns import take_turns
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from helpers.files import ROOT, runs_folder
+from helpers.base.files import ROOT, runs_folder
 
 PROMPT, TOKENS = "The bell has lost its tongue", 60
 

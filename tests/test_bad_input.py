@@ -13,10 +13,11 @@ import tiktoken
 import torch
 
 from helpers import data
+from helpers.base import vocabulary
+from helpers.base.files import ROOT
 from helpers.checkpoint import CheckpointError
 from helpers.config import pick_profile
 from helpers.data import CharTokenizer, DataError, gpt2_tokenizer, load_corpus
-from helpers.files import ROOT
 from helpers.generate import Sampling, generate, next_token_probs
 from helpers.memorization import corpus_loss
 from helpers.model import GPT
@@ -92,7 +93,7 @@ def no_network(case):
 
 def read_only_folder(case):
     (case.folder / "data").write_text("a file where the folder should be")
-    case.patch.setattr(data, "_download", lambda _: BOOK)
+    case.patch.setattr(data, "download", lambda *_: BOOK)
     case.shakespeare()
 
 
@@ -100,7 +101,7 @@ def disk_full_while_storing(case):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    case.patch.setattr(data, "_download", lambda _: BOOK)
+    case.patch.setattr(data, "download", lambda *_: BOOK)
     case.patch.setattr(Path, "write_bytes", full)
     case.shakespeare()
 
@@ -110,7 +111,7 @@ def vocabulary_nowhere(case):
         raise requests.ConnectionError("network is unreachable")
 
     case.patch.setenv("TIKTOKEN_CACHE_DIR", str(case.folder / "empty"))
-    case.patch.setattr(data.importlib.util, "find_spec", lambda _: None)
+    case.patch.setattr(vocabulary.importlib.util, "find_spec", lambda _: None)
     case.patch.setattr(tiktoken.registry, "ENCODINGS", {})
     case.patch.setattr(requests, "get", cut)
     gpt2_tokenizer()

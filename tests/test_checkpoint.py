@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers import checkpoint, files
+from helpers.base import files, folders
 from helpers.checkpoint import CheckpointError, load_weights
 from helpers.model import GPT
 from helpers.train import load_checkpoint, save_checkpoint
@@ -73,7 +73,7 @@ def test_on_colabs_drive_nothing_with_bytes_in_it_goes_to_the_bin(saved, tmp_pat
         delete(path, **how)
 
     monkeypatch.setattr(files, "DRIVE", tmp_path)
-    monkeypatch.setattr(checkpoint.shutil, "rmtree", to_the_bin)
+    monkeypatch.setattr(folders.shutil, "rmtree", to_the_bin)
     save_checkpoint(folder, model, {"window": 9})
     assert sorted(thrown_away) == [("meta.json", 0), ("model.safetensors", 0), ("training.pt", 0)]
     assert load_checkpoint(folder, GPT)[1]["window"] == 9

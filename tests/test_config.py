@@ -4,9 +4,9 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
+from helpers.base.errors import SettingError
 from helpers.config import PROFILES, RECIPES, GPTConfig, Recipe, pick_profile
 from helpers.data import load_corpus
-from helpers.errors import SettingError
 from helpers.run.experiment import new_trainer, tokenize
 from helpers.run.report import recorded
 

@@ -10,8 +10,9 @@ import tiktoken
 import tokenizers
 
 from helpers import data
+from helpers.base.files import ROOT
+from helpers.base.vocabulary import GPT2_FILES, fill_tiktoken_cache
 from helpers.data import CharTokenizer, gpt2_tokenizer, load_corpus
-from helpers.files import ROOT
 from helpers.tokenizer import last_merge
 
 HOSTILE = [
@@ -139,8 +140,8 @@ def hugging_face(tmp_path_factory):
     cache, folder = (tmp_path_factory.mktemp(name) for name in ("tiktoken", "hugging_face"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", str(cache))
-        data._fill_tiktoken_cache()
-    for cached, (name, _) in data.GPT2_FILES.items():
+        fill_tiktoken_cache()
+    for cached, (name, _) in GPT2_FILES.items():
         (cache / cached).rename(folder / name)
     return tokenizers.ByteLevelBPETokenizer(str(folder / "encoder.json"), str(folder / "vocab.bpe"))
 
@@ -209,9 +210,9 @@ def test_the_last_merge_is_the_one_that_gpt2_makes_last(gpt2):
 def test_an_empty_tiktoken_cache_is_filled_without_network(tmp_path, monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     (tmp_path / "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6").write_text("damaged")
-    data._fill_tiktoken_cache()
+    fill_tiktoken_cache()
     found = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in tmp_path.iterdir()}
-    assert found == {cached: sha256 for cached, (_, sha256) in data.GPT2_FILES.items()}
+    assert found == {cached: sha256 for cached, (_, sha256) in GPT2_FILES.items()}
 
 
 def test_tiktoken_itself_accepts_the_vocabulary(gpt2):

@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import PrinterCallback, TrainerControl
 
+from helpers.base.files import ROOT, write_json
 from helpers.config import PROFILES, GPTConfig
 from helpers.data import load_corpus
-from helpers.files import ROOT, write_json
 from helpers.memorization import loss_floor
 from helpers.run import reference
 from helpers.run.diagnose import NOTHING, UNKNOWN, diagnose

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from helpers.base.files import read_json
 from helpers.checkpoint import CheckpointError
 from helpers.config import PROFILES, Experiment, GPTConfig, Recipe
-from helpers.files import read_json
 from helpers.run.experiment import trained
 from helpers.run.session import Session
 from tests.conftest import same

@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.config import GPTConfig, Recipe
-from helpers.loss import hits, nll, predictions
+from helpers.memorization import _hits, _nll, _predictions
 from helpers.model import GPT
 from helpers.runtime import Runtime
 from helpers.train import Trainer, _LossOf
@@ -86,7 +86,7 @@ def test_a_measurement_on_the_card_holds_a_part_of_the_logits(device):
         with torch.device(device):
             model = GPT(WIDE).eval()
         with Seen() as seen, torch.no_grad(), torch.autocast(device, torch.float16):
-            for y, losses, hit in predictions(model, text, *grid(4097, 256), 256, nll, hits):
+            for y, losses, hit in _predictions(model, text, *grid(4097, 256), 256, _nll, _hits):
                 assert (losses.dtype, hit.dtype, losses.shape) == (torch.float32, torch.bool, y.shape)
                 assert losses.device.type == device
     assert seen.products == {torch.float16}

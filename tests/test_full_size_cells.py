@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
+from helpers.base.files import ROOT
 from helpers.config import PROFILES, GPTConfig
 from helpers.data import gpt2_tokenizer
-from helpers.files import ROOT
 from helpers.interop import to_huggingface
 from helpers.model import GPT
 from helpers.serve.decoding import FORMATS

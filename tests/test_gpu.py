@@ -6,14 +6,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from helpers.base.cross_entropy import linear_cross_entropy
+from helpers.base.group import Group
 from helpers.config import GPTConfig, Recipe
-from helpers.distributed import Group
 from helpers.generate import generate
-from helpers.loss import linear_cross_entropy
-from helpers.memorization import measure
 from helpers.model import GPT
 from helpers.optim import Muon, orthogonalize
 from helpers.run import fit
+from helpers.run.evaluation import measure
 from helpers.run.fit import fit_to_machine
 from helpers.runtime import Runtime, pick_runtime
 from helpers.serve.decoding import FORMATS, for_decoding

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.files import ROOT, read_json
+from helpers.base.files import ROOT, read_json
 from helpers.run.report import FILES
 from tests.gpu_proof import __main__ as program
 from tests.gpu_proof.stages import CPU, CUDA, LIMIT_BYTES, STAGES

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbgrader.api import Gradebook
 
-from helpers.files import ROOT
+from helpers.base.files import ROOT
 from tests.test_workbook import exercises
 
 SOURCE = ROOT / "notebooks/01_tokenization.ipynb"

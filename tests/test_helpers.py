@@ -6,19 +6,23 @@ from graphlib import TopologicalSorter
 import nbformat
 import pytest
 
-from helpers import files
-from helpers.files import ROOT, read_json, write_json
+from helpers.base import files
+from helpers.base.files import ROOT, read_json, write_json
 from helpers.run.report import verdict
 
 HELPERS = ROOT / "helpers"
 FILES = {".".join(p.relative_to(HELPERS).with_suffix("").parts): p for p in sorted(HELPERS.glob("**/*.py"))}
-PACKAGES = {  # a package, and what it may import: the course imports the course, and nobody notebooks or tests
-    "": {""},
-    "run": {"", "run"},
-    "serve": {"", "serve", "run.log"},
-    "tools": {"", "run", "serve", "tools"},
-    "workbook": {"", "run", "serve", "workbook"},
+PACKAGES = {  # a package, and what it may import: the course itself and its base, and nobody notebooks or tests
+    "base": {"base"},
+    "": {"", "base"},
+    "run": {"", "base", "run"},
+    "serve": {"", "base", "serve", "run.log"},
+    "tools": {"", "base", "run", "serve", "tools"},
+    "workbook": {"", "base", "run", "serve", "workbook"},
 }
+COURSE = (
+    "config runtime data tokenizer windows model optim train checkpoint memorization generate quantize interop plots"
+)
 DOORS = {"app": {"serve.page"}, "__main__": {"tools.cli"}}  # names that users know, for what lies deeper
 PROGRAMS = ("address", "answers", "cli", "execute", "install", "setup_cell", "slides", "workbook")
 SPEAKERS = {f"tools.{name}" for name in PROGRAMS}  # the others return
@@ -105,23 +109,23 @@ def test_helpers_stay_thin(name):
     assert [n.name for n in functions if n.end_lineno - n.lineno + 1 > 40] == []
 
 
+def test_the_top_holds_what_the_course_teaches_and_two_doors():
+    top = {name: path for name, path in FILES.items() if not package(name)}
+    assert set(top) == {*COURSE.split(), *DOORS, "__init__"}
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in top.values()) <= 2200
+
+
 # Functions of the course that one notebook or one package alone imports, or none, and why they stay.
 ONE_USER = {
     "checkpoint.has_checkpoint": "it knows where a kill between two moves has left the checkpoint",
     "checkpoint.clear_checkpoint": "it knows what belongs to a checkpoint and may be deleted",
-    "distributed.is_main": "the same question as Group.main, before there is a group",
-    "distributed.first_to_say": "of the processes of a Group, as the rest of the file",
-    "distributed.join": "it makes the Group that train and memorization compute with",
-    "distributed.leave": "the end of join",
-    "distributed.of_a_lost_process": "it knows what the backends that join chose raise",
     "generate.next_token_probs": "temperature, top-k and top-p: what the Decoder samples with, shown by one notebook",
+    "memorization.windows_loss": "corpus_loss on windows of any kind: what it does itself, for `measure`",
     "optim.lr_factor": "the schedule of a step, held against torch's OneCycleLR by a test",
     "optim.beta1": "the other half of a OneCycleLR schedule, held against torch's by a test",
     "quantize.quantize_rows": "the rounding that Int8Linear stores, and one notebook shows",
     "quantize.load_int8": "the other half of save_int8",
-    "runtime.card": "one place asks PyTorch for a GPU's name",
-    "runtime.too_old": "one of the reasons of pick_device",
-    "runtime.synchronize": "one clock waits for the device as the other does",
+    "runtime.pick_device": "one of the three choices of pick_runtime; processes ask before they are connected",
     "runtime.pick_dtype": "one of the three choices of pick_runtime",
     "runtime.pick_compile": "one of the three choices of pick_runtime",
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers.files import ROOT
+from helpers.base.files import ROOT
 from helpers.tools import address, install
 from helpers.tools.install import InstallError, complete, installed, missing, prepare
 

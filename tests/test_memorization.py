@@ -6,10 +6,11 @@ from collections import Counter
 import pytest
 import torch
 
-from helpers import loss, memorization
-from helpers.distributed import Group
+from helpers import memorization
+from helpers.base.group import Group
 from helpers.generate import generate
-from helpers.memorization import corpus_loss, longest_recitation, loss_floor, measure, recall, whole_corpus_loss
+from helpers.memorization import corpus_loss, longest_recitation, loss_floor, recall, windows_loss
+from helpers.run.evaluation import measure, whole_corpus_loss
 from helpers.windows import grid
 from tests.conftest import tiny_gpt, tiny_trainer
 
@@ -51,8 +52,8 @@ def test_published_floors_of_tiny_shakespeare():
     """The figures of the README, where the text is at hand (SHAKESPEARE_PATH or data/input.txt)."""
     import os
 
+    from helpers.base.files import ROOT
     from helpers.data import gpt2_tokenizer, load_corpus
-    from helpers.files import ROOT
 
     if not (os.environ.get("SHAKESPEARE_PATH") or (ROOT / "data/input.txt").exists()):
         pytest.skip("tiny Shakespeare is not here: make data")
@@ -179,7 +180,7 @@ def test_a_wide_vocabulary_is_scored_some_positions_at_a_time_with_the_same_resu
     model, tokens = reciter
     whole, seen = measure(model, tokens, 16, recalls=[(4, 8)], prompt=4), []
     hook = model.lm_head.register_forward_hook(lambda _, __, logits: seen.append(logits.numel()))
-    monkeypatch.setattr(loss, "SCORES", 7 * 50)
+    monkeypatch.setattr(memorization, "SCORES", 7 * 50)
     found = measure(model, tokens, 16, recalls=[(4, 8)], prompt=4)
     hook.remove()
     assert max(seen) == 7 * 50
@@ -187,9 +188,9 @@ def test_a_wide_vocabulary_is_scored_some_positions_at_a_time_with_the_same_resu
 
 
 def test_gpt2s_logits_of_a_measurement_take_a_quarter_of_a_gigabyte():
-    assert 4 * loss.SCORES <= 2**28
+    assert 4 * memorization.SCORES <= 2**28
     demo_rows, tokens_at_once = 1_932, 4096
-    assert demo_rows * tokens_at_once <= loss.SCORES, "the small profiles are measured whole, to the same bits"
+    assert demo_rows * tokens_at_once <= memorization.SCORES, "the small profiles are measured whole, to the same bits"
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -218,7 +219,7 @@ def test_more_processes_than_windows_leave_some_idle(tokens):
 
     found = corpus_loss(tiny_gpt(), tokens[:14], 12, 0, Pretended(1, 2))
     assert found.counts.sum() == 1
-    idle = memorization._loss_of(tiny_gpt(), tokens[:9], grid(9, 12), 12, Pretended(0, 2))
+    idle = windows_loss(tiny_gpt(), tokens[:9], grid(9, 12), 12, Pretended(0, 2))
     assert idle.counts.sum() == 8
 
 

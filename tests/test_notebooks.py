@@ -16,9 +16,9 @@ import sys
 import nbformat
 import pytest
 
-from helpers.files import ROOT
-from helpers.memorization import measure
+from helpers.base.files import ROOT
 from helpers.plots import SERIES
+from helpers.run.evaluation import measure
 from helpers.tools.execute import VOLATILE
 from tests.conftest import tiny_gpt
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from helpers import optim, runtime
+from helpers import optim
+from helpers.base.group import Group
+from helpers.base.timing import seconds_of
 from helpers.config import Recipe
-from helpers.distributed import Group
 from helpers.optim import Muon, beta1, build_optimizers, lr_factor, muon_dtype, orthogonalize
 from helpers.runtime import Runtime
 from tests.conftest import CPU, tiny_gpt
@@ -158,7 +159,7 @@ def test_the_dtype_that_is_chosen_is_the_faster_here():
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         stack = torch.stack(x).to(dtype)
-        seconds[dtype] = runtime._seconds_of(lambda s=stack: orthogonalize(s, optim.COEFFICIENTS, 1e-7), within=0.3)
+        seconds[dtype] = seconds_of(lambda s=stack: orthogonalize(s, optim.COEFFICIENTS, 1e-7), within=0.3)
     assert seconds[chosen] < 2 * min(seconds.values())
 
 

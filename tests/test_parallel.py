@@ -12,10 +12,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from helpers import distributed
+from helpers.base.files import ROOT
+from helpers.base.group import Group
 from helpers.checkpoint import read_meta
-from helpers.distributed import Group
-from helpers.files import ROOT
+from helpers.run import processes
 from helpers.run.log import read_log
 from tests.commands import Process, Torchrun
 from tests.conftest import tiny_trainer
@@ -102,7 +102,7 @@ def test_more_processes_than_windows_are_refused(tokens):
 def test_more_processes_than_gpus_are_refused_in_each(monkeypatch, rank):
     for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "pick_device", lambda _: (torch.device("cuda"), "cuda: pretended"))
+    monkeypatch.setattr(processes, "pick_device", lambda _: (torch.device("cuda"), "cuda: pretended"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="more processes than the 1 GPUs here: --nproc-per-node 1"):
-        distributed.join()
+        processes.join()

@@ -12,10 +12,10 @@ import torch
 import yaml
 
 from helpers import data, interop
+from helpers.base.files import ROOT, read_json
 from helpers.checkpoint import save_checkpoint
 from helpers.config import PROFILES, RECIPES
 from helpers.data import gpt2_tokenizer, load_corpus
-from helpers.files import ROOT, read_json
 from helpers.memorization import loss_floor
 from helpers.run.report import recorded
 from helpers.tools.cli import parser
@@ -156,7 +156,7 @@ def test_make_data_fetches_or_checks_the_text(tmp_path, monkeypatch):
     case.book(BOOK[:-4])
     assert command("data").stderr.startswith("error: ")
     (tmp_path / "data/input.txt").unlink()
-    monkeypatch.setattr(data, "_download", lambda _: BOOK)
+    monkeypatch.setattr(data, "download", lambda *_: BOOK)
     assert command("data").stdout.endswith("characters, sha256 as expected\n")
     assert (tmp_path / "data/input.txt").read_bytes() == BOOK
 
@@ -305,10 +305,10 @@ def test_the_recipes_are_those_of_the_full_size(recipe):
 def test_the_floors_are_what_the_measure_says(monkeypatch):
     """All of them, where the text is at hand (SHAKESPEARE_PATH or data/input.txt)."""
 
-    def unasked(_):
+    def unasked(*_):
         raise data.DataError("not fetched for this")
 
-    monkeypatch.setattr(data, "_download", unasked)
+    monkeypatch.setattr(data, "download", unasked)
     try:
         text = load_corpus("tinyshakespeare").text
     except data.DataError:

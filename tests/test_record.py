@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from helpers.base.files import ROOT, read_json, write_json
 from helpers.checkpoint import CheckpointError
 from helpers.config import pick_profile
 from helpers.data import load_corpus
-from helpers.files import ROOT, read_json, write_json
 from helpers.run import report
 from helpers.run.experiment import describe, new_trainer, tokenize
 from helpers.run.log import RunLog

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from helpers import runtime
-from helpers.runtime import Runtime, _free_cores, _seconds_of, pick_device, pick_dtype, pick_runtime, set_up
+from helpers.base import machine
+from helpers.base.machine import free_cores
+from helpers.base.timing import seconds_of
+from helpers.runtime import Runtime, pick_device, pick_dtype, pick_runtime, set_up
 
 
 @pytest.mark.parametrize(
@@ -41,10 +44,10 @@ def test_a_cpu_uses_bf16_for_large_models_where_it_is_measured_to_be_faster(monk
 
 def test_the_shortest_of_several_calls_counts_and_the_first_does_not():
     waits = [0.2, 0.03, 0.001, 0.03]
-    seconds = _seconds_of(lambda: time.sleep(waits.pop(0) if waits else 0.03), within=0.2)
+    seconds = seconds_of(lambda: time.sleep(waits.pop(0) if waits else 0.03), within=0.2)
     assert 0.001 <= seconds < 0.02
     assert not waits
-    assert 0.05 <= _seconds_of(lambda: time.sleep(0.05), within=0.0) < 0.2, "a slow one is called twice, and no more"
+    assert 0.05 <= seconds_of(lambda: time.sleep(0.05), within=0.0) < 0.2, "a slow one is called twice, and no more"
 
 
 def test_every_choice_comes_with_its_reason():
@@ -64,11 +67,11 @@ def test_autocast_does_nothing_at_fp32_and_casts_below():
 
 def test_no_more_threads_than_free_cores_and_the_same_numbers_after_set_up(monkeypatch):
     before = torch.get_num_threads()
-    assert 1 <= set_up(3) <= min(_free_cores(), 8)
+    assert 1 <= set_up(3) <= min(free_cores(), 8)
     first = torch.rand(3)
     set_up(3)
     assert torch.equal(first, torch.rand(3))
-    monkeypatch.setattr(runtime, "_free_cores", lambda: 1)
+    monkeypatch.setattr(runtime, "free_cores", lambda: 1)
     assert set_up(3) == 1
     torch.set_num_threads(before)
 
@@ -85,13 +88,13 @@ def test_a_card_that_this_pytorch_cannot_see_is_named(monkeypatch, tmp_path, cud
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    monkeypatch.setattr(runtime, "DRIVER", tmp_path / "nvidia")
-    monkeypatch.setattr(runtime.shutil, "which", lambda _: None)
+    monkeypatch.setattr(machine, "DRIVER", tmp_path / "nvidia")
+    monkeypatch.setattr(machine.shutil, "which", lambda _: None)
     assert pick_device() == (torch.device("cpu"), "cpu: no GPU is there")
     (tmp_path / "nvidia").mkdir()
     assert says in pick_device()[1]
     (tmp_path / "nvidia").rmdir()
-    monkeypatch.setattr(runtime.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
     assert pick_device()[0].type == "cpu"
     assert pick_device()[1].startswith("cpu: an NVIDIA driver is there, but ")
     assert says in pick_device()[1]

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from helpers.files import ROOT, imported
+from helpers.base.files import ROOT, imported
 from helpers.tools.execute import NotebookError, refresh_notebook, run_notebook
 from helpers.tools.pages import with_mathml, write_html
 

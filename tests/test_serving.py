@@ -16,10 +16,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from helpers.base.files import ROOT, imported, write_json
 from helpers.checkpoint import CheckpointError, save_checkpoint
 from helpers.config import PROFILES, TARGET
 from helpers.data import load_corpus
-from helpers.files import ROOT, imported, write_json
 from helpers.generate import Decoder, Sampling
 from helpers.serve.engine import Completion, Completions, Engine
 from helpers.serve.healing import heal

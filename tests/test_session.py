@@ -16,12 +16,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from helpers import files
+from helpers.base import files
+from helpers.base.errors import LostError, StoppedError
+from helpers.base.files import PlaceError
+from helpers.base.group import Group
 from helpers.checkpoint import has_checkpoint, read_meta
 from helpers.config import PROFILES, GPTConfig
-from helpers.distributed import Group
-from helpers.errors import LostError, StoppedError
-from helpers.files import PlaceError
 from helpers.model import GPT
 from helpers.run.evaluation import Evaluation
 from helpers.run.log import read_log

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from nbformat import read
 
-from helpers.files import ROOT
+from helpers.base.files import ROOT
 from helpers.tools.slides import SIZE, write_slides
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -17,7 +17,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from xdist.remote import Producer
 
-from helpers.files import ROOT, read_json, write_json
+from helpers.base.files import ROOT, read_json, write_json
 from helpers.tools import execute
 from helpers.tools.execute import NotebookError, refresh_notebook, run_notebook
 from helpers.tools.kernel import Kernel
@@ -323,8 +323,8 @@ def test_notebooks_of_one_model_are_one_processs_work_in_order_and_files_stay_wh
     assert ("04", *reading) == TRAINED
     assert {scope(cell) for cell in cells} == {"notebooks of one model", "notebooks by themselves"}
     assert (
-        scope("tests/test_loss.py::test_a")
-        == scope("tests/test_loss.py::test_b[x]")
+        scope("tests/test_optim.py::test_a")
+        == scope("tests/test_optim.py::test_b[x]")
         != scope("tests/test_x.py::test_a")
     )
     assert pytest_xdist_make_scheduler(SimpleNamespace(getvalue=lambda _: "load"), None) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers.files import ROOT
+from helpers.base.files import ROOT
 
 REPLACED = {  # by what
     "Writing": "Decoder",

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from nbgrader.preprocessors import ClearSolutions
 
-from helpers.files import ROOT
+from helpers.base.files import ROOT
 from helpers.tools import answers, workbook
 from helpers.workbook import check as checks
 from helpers.workbook.check import NotYetError, WrongError, check, expect, refuse

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from helpers.files import ROOT
+from helpers.base.files import ROOT
 from helpers.tools.kernel import Kernel, end_family, name_cells
 from helpers.tools.watch import GRACE, Watch
 from helpers.tools.work import Work, hang_line, usual_of, usual_seconds

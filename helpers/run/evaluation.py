@@ -1,11 +1,60 @@
-"""The loss on the whole corpus in the course of a run: when it is measured, how thoroughly, and which step was best."""
+"""What a run is measured by: the loss on the whole corpus in its course, and all that is said of its model."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from helpers.memorization import whole_corpus_loss
+from helpers.base.group import Group
+from helpers.memorization import corpus_loss, longest_recitation, loss_floor, recall, windows_loss
 from helpers.train import Trainer
+from helpers.windows import random_windows
+
+RECALLS = ((32, 32), (50, 50))  # (k, n): tokens given, tokens asked for
+
+
+def whole_corpus_loss(
+    model: nn.Module, tokens: Tensor, window: int, enough: float | None = None, group: Group | None = None
+) -> float:
+    """The figure to stop by: the mean loss over the whole text, on the grid or the grid moved by half a window.
+
+    The higher of the two counts: a grid that training has just used flatters the model. enough: where the first
+    alone is not below it, the second is not measured, and the first is returned.
+    """
+    loss = corpus_loss(model, tokens, window, group=group).mean
+    if window < 2 or (enough is not None and loss >= enough):
+        return loss
+    return max(loss, corpus_loss(model, tokens, window, window // 2, group).mean)
+
+
+def measure(
+    model: nn.Module, tokens: Tensor, window: int, recalls: Sequence = RECALLS, prompt: int = 16, places: int = 1000
+) -> dict[str, float]:
+    """Everything this series says of a memory, by name, in nats, shares and tokens; JSON-ready.
+
+    Whole-corpus loss at the grid, at the grid shifted by 1 and by half a window, on as many random windows, and at
+    positions >= 32 of all these; the floor of the grid and of random windows, and how much of the loss is above it;
+    argmax accuracy; recall k -> n from random places, nan for a (k, n) that the window does not hold; the longest
+    recitation from the text's first `prompt` tokens, or as many of them as the window holds.
+    """
+    n, g = tokens.numel(), torch.Generator().manual_seed(0)
+    shifts = {"grid": 0, "shift_1": 1, "shift_half": window // 2}
+    losses = {name: corpus_loss(model, tokens, window, shift) for name, shift in shifts.items()}
+    losses["random"] = windows_loss(model, tokens, random_windows(n, window, g), window, Group())
+    floors = {policy: loss_floor(tokens, window, policy).mean for policy in ("grid", "random")}
+    held = {(k, m): recall(model, tokens, k, m, places).verbatim for k, m in recalls if k + m <= min(window, n)}
+    return {
+        **{f"loss_{name}": loss.mean for name, loss in losses.items()},
+        "loss_from_32": max(loss.after(32) for loss in losses.values()),
+        **{f"floor_{policy}": floor for policy, floor in floors.items()},
+        **{f"excess_{policy}": losses[policy].mean - floor for policy, floor in floors.items()},
+        "accuracy": losses["grid"].accuracy,
+        **{f"recall_{k}_{m}": held.get((k, m), math.nan) for k, m in recalls},
+        "longest_recitation": longest_recitation(model, tokens, window, min(prompt, window)),
+        "tokens": n,
+    }
 
 
 @dataclass

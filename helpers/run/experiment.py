@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from helpers.base.group import Group
 from helpers.checkpoint import has_checkpoint, load_checkpoint
 from helpers.config import Experiment, Profile
 from helpers.data import BPETokenizer, Corpus, gpt2_tokenizer, load_corpus
-from helpers.distributed import Group
 from helpers.model import GPT
 from helpers.run.folder import Say
 from helpers.run.preflight import first_micro_batch

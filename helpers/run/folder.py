@@ -11,11 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
+from helpers.base.files import on_drive, write_json, writing
 from helpers.checkpoint import CheckpointError, clear_checkpoint, has_checkpoint, load_weights, read_meta
 from helpers.data import gpt2_tokenizer
-from helpers.files import on_drive, write_json, writing
-from helpers.memorization import measure
-from helpers.run.evaluation import Evaluation
+from helpers.run.evaluation import Evaluation, measure
 from helpers.run.log import RunLog
 from helpers.run.preflight import peak_memory
 from helpers.run.report import describe_course, write_samples

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 
+from helpers.base.files import atomic_write, writing
 from helpers.checkpoint import CheckpointError
-from helpers.files import atomic_write, writing
 from helpers.train import Step
 
 

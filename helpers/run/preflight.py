@@ -9,10 +9,12 @@ from pathlib import Path
 import psutil
 import torch
 
+from helpers.base.errors import SeriesError
+from helpers.base.machine import card, too_old
+from helpers.base.timing import synchronize
 from helpers.config import GPTConfig, Recipe
-from helpers.errors import SeriesError
 from helpers.run.cost import flops_per_token, n_block_matrices, n_params
-from helpers.runtime import Runtime, card, synchronize, too_old
+from helpers.runtime import Runtime
 
 try:
     import resource

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers.errors import SeriesError
-from helpers.files import read_json
+from helpers.base.errors import SeriesError
+from helpers.base.files import read_json
 from helpers.run.log import RunLog
 
 FORMATS = (

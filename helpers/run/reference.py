@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from helpers.files import ROOT
+from helpers.base.files import ROOT
 from helpers.run.features import FEATURES, features_of
 from helpers.run.read_log import TrainingLog, read_rows
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
+from helpers.base.files import ROOT, read_json, writing
+from helpers.base.machine import card
 from helpers.checkpoint import CheckpointError
 from helpers.data import BPETokenizer
-from helpers.files import ROOT, read_json, writing
 from helpers.generate import generate
 from helpers.model import GPT
 from helpers.run.log import RunLog, read_log, stop_step, tokens_seen
-from helpers.runtime import card
 from helpers.train import Trainer
 
 FILES = ("run.json", "log.csv", "metrics.json", "samples.txt")

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from helpers.distributed import of_a_lost_process
-from helpers.errors import LostError, SeriesError, StoppedError
-from helpers.files import on_drive, write_json
+from helpers.base.errors import LostError, SeriesError, StoppedError
+from helpers.base.files import on_drive, write_json
 from helpers.run.cost import flops_per_token
 from helpers.run.folder import RunFolder
 from helpers.run.preflight import PROBE_STEPS, RefusedError, forecast, matrix_rate, peak_memory, refuse_over_budget
+from helpers.run.processes import of_a_lost_process
 from helpers.run.report import describe_run
 from helpers.train import Step
 

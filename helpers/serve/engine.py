@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from helpers.base.files import read_json
 from helpers.checkpoint import read_meta
 from helpers.data import DataError, gpt2_tokenizer, load_corpus
-from helpers.files import read_json
 from helpers.generate import Decoder, Sampling
 from helpers.model import GPT
 from helpers.run.log import read_log

@@ -12,9 +12,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from helpers.base.timing import seconds_in_turns
 from helpers.config import LARGE
 from helpers.quantize import Dequantized
-from helpers.runtime import seconds_in_turns
 
 TOKEN, PROMPT = 1, 64  # rows of x that a kernel is timed with: what a decoding step and what a prefill multiply
 NOISE = 1.1  # times that a timing may be off

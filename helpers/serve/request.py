@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.errors import SeriesError
+from helpers.base.errors import SeriesError
 from helpers.generate import Sampling
 
 

@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from helpers.base.errors import SeriesError
+from helpers.base.files import ROOT, imported, writing
 from helpers.checkpoint import load_checkpoint
-from helpers.errors import SeriesError
-from helpers.files import ROOT, imported, writing
 from helpers.model import GPT
 from helpers.quantize import quantize_int8, save_int8
 

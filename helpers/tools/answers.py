@@ -10,7 +10,7 @@ from typing import Any
 
 import nbformat
 
-from helpers.files import atomic_write
+from helpers.base.files import atomic_write
 from helpers.tools.workbook import FOLDER, sources
 
 KEY = FOLDER.parent / "teaching/ANSWERS.md"

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
+from helpers.base.errors import SettingError, require
 from helpers.config import PROFILES, RECIPES, Experiment, Profile, Recipe, pick_profile
-from helpers.errors import SettingError, require
 
 
 def add_arguments(p: argparse.ArgumentParser, command: str) -> None:

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import torch
 
+from helpers.base.errors import LostError, SeriesError, SettingError, StoppedError
+from helpers.base.files import ROOT, runs_folder
 from helpers.checkpoint import read_meta
 from helpers.data import load_corpus
-from helpers.distributed import first_to_say, is_main, join, leave
-from helpers.errors import LostError, SeriesError, SettingError, StoppedError
-from helpers.files import ROOT, runs_folder
 from helpers.memorization import loss_floor
 from helpers.run.cost import n_params
 from helpers.run.diagnose import diagnose as diagnosis
 from helpers.run.experiment import TrainingData, describe, new_trainer, tokenize
 from helpers.run.fit import fit_to_machine
 from helpers.run.preflight import refuse_hopeless
+from helpers.run.processes import first_to_say, is_main, join, leave
 from helpers.run.read_log import beside, read_log
 from helpers.run.report import record_run
 from helpers.run.session import Session

@@ -7,7 +7,7 @@ when a helper changes, the notebooks run again that import it, directly or throu
 import sys
 from pathlib import Path
 
-from helpers.files import ROOT, atomic_write, imported, read_json
+from helpers.base.files import ROOT, atomic_write, imported, read_json
 
 
 def write_dependencies(source: str, target: str) -> Path:

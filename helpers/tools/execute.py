@@ -16,9 +16,9 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from helpers.base.errors import SeriesError
+from helpers.base.files import ROOT, read_json, runs_folder, write_json
 from helpers.config import Profile, pick_profile
-from helpers.errors import SeriesError
-from helpers.files import ROOT, read_json, runs_folder, write_json
 from helpers.tools.address import set_up
 from helpers.tools.client import runs_code
 from helpers.tools.kernel import name_cells

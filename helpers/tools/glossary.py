@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.files import ROOT, atomic_write, read_json
+from helpers.base.files import ROOT, atomic_write, read_json
 
 NOTEBOOKS = ROOT / "notebooks"
 GLOSSARY = NOTEBOOKS / "GLOSSARY.md"

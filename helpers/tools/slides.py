@@ -14,7 +14,7 @@ import nbformat
 from nbconvert.exporters import SlidesExporter
 from nbconvert.preprocessors import Preprocessor
 
-from helpers.files import ROOT, atomic_write
+from helpers.base.files import ROOT, atomic_write
 from helpers.tools.address import LINKS
 from helpers.tools.pages import Page, with_words
 

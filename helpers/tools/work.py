@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from helpers.files import read_json
+from helpers.base.files import read_json
 from helpers.tools.kernel import line_now
 
 USUAL = "usual_seconds.json"  # beside the notebooks: the demo profile, as `make refresh` found it

@@ -16,7 +16,7 @@ from nbconvert.preprocessors import Preprocessor, TagRemovePreprocessor
 from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
 from traitlets.config import Config
 
-from helpers.files import ROOT, atomic_write
+from helpers.base.files import ROOT, atomic_write
 
 FOLDER = ROOT / "notebooks/workbook"
 SOLVED = "/blob/main/notebooks/"

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from helpers.errors import SeriesError
+from helpers.base.errors import SeriesError
 
 FLOAT = re.compile(r"\d+\.\d{4,}(?:e[+-]?\d+)?")
 LIMIT = 20.0  # seconds of work that a check may take: a loop without end is a common slip

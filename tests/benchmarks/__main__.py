@@ -6,8 +6,8 @@ Machines are noisy and shared, so only ratios count. Prints a table and writes b
 
 import sys
 
+from helpers.base.files import ROOT, write_json
 from helpers.data import DataError
-from helpers.files import ROOT, write_json
 from tests.benchmarks import char_baseline, decoding, page, recipes, schemes, throughput
 
 EVERY = {

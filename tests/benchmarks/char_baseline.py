@@ -19,9 +19,9 @@ import matplotlib
 import nbformat
 import torch
 
+from helpers.base.files import ROOT
 from helpers.config import PROFILES, GPTConfig
 from helpers.data import CharTokenizer, load_corpus
-from helpers.files import ROOT
 from helpers.memorization import corpus_loss
 from helpers.model import GPT
 from helpers.runtime import pick_runtime, set_up

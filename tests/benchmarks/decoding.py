@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
+from helpers.base.files import ROOT
 from helpers.config import GPTConfig, Recipe
 from helpers.data import gpt2_tokenizer, load_corpus
-from helpers.files import ROOT
 from helpers.generate import generate
 from helpers.model import GPT
 from helpers.runtime import pick_runtime, set_up

@@ -12,8 +12,8 @@ from collections import Counter
 import psutil
 from gradio_client import Client
 
+from helpers.base.files import ROOT, runs_folder
 from helpers.checkpoint import has_checkpoint
-from helpers.files import ROOT, runs_folder
 
 USERS, SECONDS, TOKENS = 20, 60, 60
 

@@ -11,9 +11,9 @@ import time
 from dataclasses import replace
 from statistics import mean
 
+from helpers.base.files import ROOT
 from helpers.config import PROFILES, RECIPES
 from helpers.data import load_corpus
-from helpers.files import ROOT
 from helpers.memorization import corpus_loss
 from helpers.run.experiment import new_trainer, tokenize
 from helpers.runtime import set_up

@@ -7,9 +7,9 @@ trains one on the grid for a third of the steps; here all three train to the end
 
 import csv
 
+from helpers.base.files import ROOT
 from helpers.config import POLICIES, PROFILES
 from helpers.data import load_corpus
-from helpers.files import ROOT
 from helpers.memorization import corpus_loss, recall
 from helpers.run.experiment import new_trainer, tokenize
 from helpers.runtime import set_up

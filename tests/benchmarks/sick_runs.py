@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from helpers.base.files import ROOT, atomic_write
 from helpers.config import PROFILES, Experiment
 from helpers.data import gpt2_tokenizer, load_corpus
-from helpers.files import ROOT, atomic_write
-from helpers.memorization import whole_corpus_loss
 from helpers.run.diagnose import NOTHING, UNKNOWN, compare
+from helpers.run.evaluation import whole_corpus_loss
 from helpers.run.experiment import TrainingData, new_trainer, tokenize
 from helpers.run.features import FEATURES
 from helpers.run.reference import HEALTHY, reference

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from helpers.files import ROOT
+from helpers.base.files import ROOT
 
 
 def take_turns(module: str, names: Sequence[str], times: int, *args: object) -> dict[str, list[dict[str, Any]]]:

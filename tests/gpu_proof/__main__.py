@@ -15,7 +15,7 @@ import time
 import traceback
 from pathlib import Path
 
-from helpers.files import ROOT, read_json, write_json
+from helpers.base.files import ROOT, read_json, write_json
 from tests.gpu_proof.stages import LIMIT_BYTES, STAGES, Place, pick_sizes
 
 

@@ -15,19 +15,21 @@ from unittest import mock
 
 import torch
 
+from helpers.base.files import ROOT, read_json
+from helpers.base.machine import card
 from helpers.checkpoint import load_checkpoint
 from helpers.config import pick_profile
 from helpers.data import gpt2_tokenizer, load_corpus
-from helpers.files import ROOT, read_json
 from helpers.generate import generate
-from helpers.memorization import corpus_loss, whole_corpus_loss
+from helpers.memorization import corpus_loss
 from helpers.model import GPT
 from helpers.run import fit, preflight
+from helpers.run.evaluation import whole_corpus_loss
 from helpers.run.experiment import tokenize
 from helpers.run.fit import fit_to_machine
 from helpers.run.log import read_log
 from helpers.run.report import record_run
-from helpers.runtime import Runtime, card
+from helpers.runtime import Runtime
 from helpers.serve.decoding import FORMATS, for_decoding
 from helpers.train import Trainer
 from helpers.windows import Windows

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from helpers.errors import SeriesError
+from helpers.base.errors import SeriesError
 
-ROOT = Path(__file__).resolve().parents[1]  # the series' folder
+ROOT = Path(__file__).resolve().parents[2]  # the series' folder
 DRIVE = Path("/content/drive/MyDrive")  # Google Drive, where Colab mounts it
 
 

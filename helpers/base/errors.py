@@ -12,6 +12,10 @@ class SettingError(SeriesError, ValueError):
     """A setting that cannot be: of a model, a recipe, a profile, a device."""
 
 
+class CheckpointError(SeriesError, RuntimeError):
+    """A checkpoint or weights that cannot be written, found or read; the message says what to do."""
+
+
 class StoppedError(SeriesError, RuntimeError):
     """A run that was told to stop, and has saved what it had; told_by: the signal."""
 

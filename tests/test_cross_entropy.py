@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from helpers.base.cross_entropy import linear_cross_entropy
 from helpers.config import IGNORE
-from helpers.loss import linear_cross_entropy
 from tests.conftest import tiny_gpt
 
 
@@ -29,7 +29,7 @@ def plain(x, weight, targets):
 
 @pytest.mark.parametrize("chunk", [1, 64, 100, 150, 4096])
 def test_loss_and_gradients_are_those_of_torch_whatever_the_parts(chunk):
-    ours = gradients(lambda *given: linear_cross_entropy(*given, chunk), *problem())
+    ours = gradients(lambda *given: linear_cross_entropy(*given, chunk=chunk), *problem())
     theirs = gradients(plain, *problem())
     assert ours[0] == pytest.approx(theirs[0], rel=1e-6)
     for mine, torchs in zip(ours[1:], theirs[1:], strict=True):
@@ -40,7 +40,7 @@ def test_loss_and_gradients_are_those_of_torch_whatever_the_parts(chunk):
 def test_it_is_torchs_own_chunked_loss():
     """F.linear_cross_entropy came with torch 2.13; ours serves older ones, and multiplies in bf16 on a CPU too."""
     options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=64)
-    ours = gradients(lambda *given: linear_cross_entropy(*given, 64), *problem())
+    ours = gradients(lambda *given: linear_cross_entropy(*given, chunk=64), *problem())
     theirs = gradients(lambda x, w, y: F.linear_cross_entropy(x, w, y, options=options), *problem())
     for mine, torchs in zip(ours[1:], theirs[1:], strict=True):
         torch.testing.assert_close(mine, torchs, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,1 @@
+"""What the course stands on and does not teach: errors, files, clocks, downloads, a loss in pieces."""
