@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from helpers.config import GPTConfig
 from helpers.model import GPT, Block
 from helpers.workbook.check import expect, refuse
+from helpers.workbook.notebook_03_count import exercise_3_6
 from helpers.workbook.notebook_03_parts import (
     as_transformers_stores,
     attend,
@@ -20,6 +21,8 @@ from helpers.workbook.notebook_03_parts import (
     wrong_heads,
 )
 
+__all__ = ["exercise_3_1", "exercise_3_2", "exercise_3_3", "exercise_3_4", "exercise_3_5", "exercise_3_6"]
+
 
 def exercise_3_1(first_weights) -> str:
     """Weight initialisation: biases 0, scales 1, matrices normal, the residual projections smaller."""
@@ -31,6 +34,7 @@ def exercise_3_1(first_weights) -> str:
     for name in (block + "ln_2.weight", "transformer.ln_f.weight"):
         expect(first_weights(name, (6,), 12), zeros + 1, f"`{name}` is LayerNorm's scale: 1, not {{found}}.")
     mean, std = _moments(first_weights, "transformer.wte.weight", 12)
+    refuse(std == 0, f"`wte` is {mean:.2f} everywhere: its numbers are drawn, one by one.")
     refuse(abs(mean) > std / 5, f"`wte` lies around {mean:.2f}, not around 0: is it `torch.rand`, not `torch.randn`?")
     refuse(_near(std, 1), "`wte` has standard deviation 1: multiply what `torch.randn` draws by 0.02.")
     squared = _near(std, 0.02**2) or _near(std, math.sqrt(0.02))
@@ -45,8 +49,8 @@ def exercise_3_1(first_weights) -> str:
         linear = _near(std, 0.02 / (2 * layers)) or _near(std, 0.02 / layers)
         refuse(linear, f"`{name}` is divided by the number of matrices: divide by its square root.")
         refuse(not _near(std, wanted), f"`{name}` has {std:.5f} where n_layer is {layers}, not {wanted:.5f}.")
-    for name in ("mlp.c_fc.weight", "attn.c_attn.weight"):
-        _, std = _moments(first_weights, block + name, 12)
+    for name in (block + "mlp.c_fc.weight", block + "attn.c_attn.weight", "transformer.wpe.weight"):
+        _, std = _moments(first_weights, name, 12)
         refuse(not _near(std, 0.02), f"`{name}` does not write into the stream: 0.02, and yours has {std:.4f}.")
     pair = [first_weights("transformer.wte.weight", (4, 4), 12) for _ in range(2)]
     refuse(torch.equal(*pair), "Two calls draw the same numbers: set no seed inside the function.")
@@ -109,6 +113,7 @@ def exercise_3_3(pre_norm_block) -> str:
         84: "the first plus is missing: attention's output is added to x",
         144: "the second plus is missing: the MLP's output is added to the stream",
         81: "both plus signs are missing: each part's output is added to the stream",
+        145: "your second plus begins with the old `x`: the stream holds attention's output, too",
         147: "your second plus adds to attention's output alone: the stream holds x, too",
         105: "ln_1 and ln_2 have changed places",
         68: "ln_1 is used twice: each part has a LayerNorm of its own",
@@ -127,6 +132,8 @@ def exercise_3_4(all_heads) -> str:
     """Multi-head attention without a loop: split, attend, join."""
     found, one = all_heads(torch.tensor([[[1.0, 2, 3, 4, 5, 6]]]), 2), "With one position and qkv = [1, 2, 3, 4, 5, 6]"
     of_shape(found, (1, 1, 2), "From (B, T, 3C) it makes (B, T, C).")
+    blind = f"{one} yours is {found.tolist()}: is the diagonal masked, too? A position sees itself."
+    refuse(bool(found.isnan().any()) or not found.any(), blind)
     refuse(same(found, [[[3, 6]]]), f"{one} you take 3 and 6 for values: all queries stand first, then all keys.")
     across = f"{one} your heads look at each other: swap T and n_head, so that positions look at positions."
     refuse(5 < found.max() < 6, across)
@@ -152,10 +159,11 @@ def exercise_3_5(load_by_name) -> str:
     for p in source.parameters():
         torch.nn.init.normal_(p)
     theirs, kept = as_transformers_stores(source), as_transformers_stores(source)
+    before = [p.detach().clone() for p in model.parameters()]
     first_load(load_by_name, model, theirs)
     tied = model.lm_head.weight is model.transformer.wte.weight
     refuse(not tied, "Head and embedding are two matrices now: write into the parameters, do not replace them.")
-    compare_parameters(model, source)
+    compare_parameters(model, source, before)
     changed = theirs.keys() != kept.keys() or not all(same(w, kept[name], 0) for name, w in theirs.items())
     refuse(changed, "Your function changes the state dict that it is given: keep `w.T` under a new name, no `t_()`.")
     refuse(not all(p.requires_grad for p in model.parameters()), "The loaded parameters cannot be trained any more.")
@@ -165,36 +173,3 @@ def exercise_3_5(load_by_name) -> str:
     refuse(shared, "Model and state dict share memory, so a change of one changes both: copy the numbers.")
     refuse_gaps(load_by_name, GPT(config), kept)
     return "Every parameter is found by its name, a block's four matrices are transposed, and a gap is refused."
-
-
-def exercise_3_6(count_parameters) -> str:
-    """The number of parameters, from the sizes alone."""
-    state, tiny = torch.get_rng_state(), count_parameters(GPTConfig(1, 1, 1, 1, 1))
-    refuse(not torch.equal(state, torch.get_rng_state()), "You have built the model: count from its sizes alone.")
-    C, V, T, L, N = 768, 50257, 1024, 12, 124_439_808
-    found, without = count_parameters(GPTConfig()), N - L * 11 * C - C
-    slips = {
-        N + V * C: "the LM head is counted, and is the token embedding once more (weight tying)",
-        N - V * C: "the token embedding is missing",
-        N - T * C: "the position embedding is missing: it is learned, too",
-        N - 2 * C: "the last LayerNorm, `ln_f`, is missing",
-        N - (2 * L + 1) * C: "each LayerNorm has a scale and a bias, of C numbers each",
-        N - L * 4 * C: "the two LayerNorms of each block are missing",
-        N - (4 * L + 2) * C: "all LayerNorms are missing",
-        N - L * 9 * C: "the biases of a block's four matrices are missing: 3 C, C, 4 C and C",
-        N - L * 3 * C: "3 C biases too few: `c_attn` has 3 C, `c_fc` 4 C",
-        N - (13 * L + 2) * C: "biases and LayerNorms are missing",
-        N + L * 11 * 4 * C**2: "the heads share one `c_attn` and one `c_proj`, so their number does not matter",
-    }
-    refuse(found in slips, f"GPT-2 has {N:,}, and yours {found}: {slips.get(found)}.")
-    far = f"{abs(found - N) / C:,.5g} C too {'many' if found > N else 'few'}" if isinstance(found, int | float) else ""
-    expect(found, N, f"GPT-2 has {N:,}; yours is {{found}}. {far}")
-    found = count_parameters(GPTConfig(bias=False))
-    refuse(found == N, "`bias=False` changes nothing in yours: then neither linear layers nor LayerNorms have biases.")
-    refuse(found == without - (2 * L + 1) * C, "With `bias=False` a LayerNorm loses its bias, and keeps its scale.")
-    refuse(found == without + (2 * L + 1) * C, "With `bias=False` the LayerNorms lose their biases, too.")
-    expect(found, without, "GPTConfig(bias=False) has {wanted} parameters; yours is {found}.")
-    for config, found in ((GPTConfig(1, 1, 1, 1, 1), tiny), (GPTConfig(8, 11, 3, 2, 10), None)):
-        wanted = sum(p.numel() for p in GPT(config).parameters())
-        expect(found or count_parameters(config), wanted, f"{config} has {{wanted}}; yours is {{found}}.")
-    return "It counts any GPT-2 from its sizes, and no number twice."

@@ -46,6 +46,11 @@ def wrong_heads(qkv: Tensor, n_head: int) -> list[tuple[Tensor, str]]:
     sliced = [t.reshape(B, n_head, T, d) for t in thirds]
     strided = attend(*(t.reshape(B, T, d, n_head).permute(0, 3, 1, 2) for t in thirds))
     everything = torch.ones(T, T, dtype=torch.bool)
+
+    def masked(future: float, dim: int) -> Tensor:
+        scores = (q @ k.mT / d**0.5).masked_fill(everything.triu(1), future)
+        return (scores.softmax(dim).nan_to_num() @ v).transpose(1, 2).flatten(2)
+
     mixed = "`view(B, n_head, T, d)` mixes positions: view as (B, T, n_head, d), then swap T and n_head."
     return [
         (attend(*sliced), mixed),
@@ -57,6 +62,8 @@ def wrong_heads(qkv: Tensor, n_head: int) -> list[tuple[Tensor, str]]:
         (strided, "A head owns neighbouring columns: view as (…, n_head, d), not as (…, d, n_head)."),
         (strided.view(B, T, n_head, d).mT.flatten(2), "A head owns neighbouring columns: view as (…, n_head, d)."),
         (attend(q, k, v, everything), "A position sees its future: `is_causal=True`."),
+        (masked(0.0, -1), "A score of 0 hides nothing: the future has minus infinity, before the softmax."),
+        (masked(-torch.inf, -2), "Your softmax runs over the queries: over the keys, the last dimension."),
         (attend(q, k, v, everything.triu()), "Your mask is upside down: a position sees its future, not its past."),
         (attend(k, q, v), "Queries and keys have changed places: the first third of the columns is the queries."),
         (attend(q, k, v, scale=1.0), "Your scores are not divided by the root of d."),
@@ -77,14 +84,18 @@ def as_transformers_stores(model: GPT) -> dict[str, Tensor]:
     return {**theirs, "lm_head.weight": theirs["transformer.wte.weight"].clone()}
 
 
-def compare_parameters(model: GPT, source: GPT) -> None:
-    """Go on if all parameters agree; else say which was not loaded, or wrongly."""
+def compare_parameters(model: GPT, source: GPT, before: list[Tensor]) -> None:
+    """Go on if all parameters agree; else say which was not loaded, or wrongly. before: what they were."""
     wanted = dict(source.named_parameters())
+    untouched = all(same(p, q, 0) for p, q in zip(model.parameters(), before, strict=True))
+    refuse(untouched, "The model is as it was: `p = w` only gives `w` another name, `p.copy_(w)` writes into `p`.")
     for name, p in model.named_parameters():
         if p.ndim == 2 and same(p, wanted[name].T, 0):
             only = f"`{name}` must not be transposed: only the four matrices of a block are (in, out)."
             refuse("c_" not in name, only)
             refuse(True, f"`{name}` must be transposed. It is square, so no error warned you: let the name decide.")
+        reread = p.ndim == 2 and same(p, wanted[name].T.contiguous().view(p.shape), 0)
+        refuse(reread, f"`{name}` has the right numbers in a wrong order: `view` is no transpose, `.T` is.")
         expect(p.detach(), wanted[name].detach(), f"`{name}` of the model is not what the state dict holds.")
 
 
@@ -93,9 +104,15 @@ def first_load(load_by_name, model: GPT, theirs: dict[str, Tensor]) -> None:
     try:
         load_by_name(model, theirs)
     except RuntimeError as error:
-        sizes = f"Two shapes differ: c_attn, c_proj and c_fc are (in, out) there, (out, in) here. PyTorch: {error}"
-        refuse("size" in str(error), " ".join(sizes.split()))
+        says = next((line for line in str(error).splitlines() if "size" in line), "").strip()
+        sizes = f"Two shapes differ: c_attn, c_proj and c_fc are (in, out) there, (out, in) here. PyTorch: {says}"
+        refuse(bool(says), sizes)
+        tied = "`load_state_dict` wants `lm_head.weight`, too, wte's second name: `strict=False`, or copy one by one."
+        refuse("Missing key" in str(error) and "lm_head" in str(error), tied)
         refuse("leaf" in str(error), "PyTorch refuses to overwrite a parameter: copy inside `with torch.no_grad():`.")
+        raise
+    except KeyError as error:
+        refuse("lm_head" in str(error), "`lm_head.weight` is in the state dict only. That is no error: skip it.")
         raise
 
 
@@ -105,6 +122,8 @@ def refuse_gaps(load_by_name, model: GPT, theirs: dict[str, Tensor]) -> None:
     before = [p.detach().clone() for p in model.parameters()]
     message = _refusal(load_by_name, model, {name: w for name, w in theirs.items() if name != second})
     refuse(not message, f"`{second}` is missing, and your function says nothing: those numbers stay random.")
+    kind = message.partition(":")[0]
+    refuse(kind != "KeyError", f"Names are missing, and you raise {kind}: a `KeyError` is asked for.")
     refuse(second not in message, f"`{second}` is missing, and your error does not name it. It says: {message}")
     touched = not all(same(p, q, 0) for p, q in zip(model.parameters(), before, strict=True))
     refuse(touched, "A name is missing, and half of the model is overwritten already: look for all names first.")

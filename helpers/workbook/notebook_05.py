@@ -1,6 +1,5 @@
 """What the checks of notebook 5 ask."""
 
-from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,9 @@ from torch import Tensor
 from helpers.memorization import corpus_loss
 from helpers.workbook.check import expect, refuse
 from helpers.workbook.notebook_05_models import BOOK, TEXT, Reciter, Untrained, refuse_values
+from helpers.workbook.notebook_05_text import exercise_5_4, exercise_5_5
+
+__all__ = ["exercise_5_1", "exercise_5_2", "exercise_5_3", "exercise_5_4", "exercise_5_5", "exercise_5_6"]
 
 
 def exercise_5_1(loss_of: Callable) -> str:
@@ -24,6 +26,7 @@ def exercise_5_1(loss_of: Callable) -> str:
         sum(one) / 5: "N tokens have N - 1 predictions, nobody predicts the first: divide by len(tokens) - 1.",
         sum(one[:3]) / 3: inside,
         sum(one[:3]) / 4: inside,
+        sum(model.losses(0, 4, ahead=0)[0]) / 4: "You score the input itself: the target of token i is token i + 1.",
     }
     refuse_values(found, slips)
     expect(found, sum(one) / 4, "Five tokens, one window of 4: {wanted} nats per token, not {found}.", 1e-4)
@@ -47,28 +50,33 @@ def exercise_5_1(loss_of: Callable) -> str:
 
 def exercise_5_2(by_position: Callable) -> str:
     """The mean loss at each position of a window."""
-    model, starts = Untrained(), [0, 3, 7]
-    rows = torch.tensor([model.losses(s, s + 4)[0] for s in starts])  # (3, 4)
-    found = by_position(model, TEXT, starts, 4)
+    model, starts = Untrained(), [0, 3, 7, 2, 5]
+    rows = torch.tensor([model.losses(s, s + 4)[0] for s in starts])  # (5, 4)
+    try:
+        found = by_position(model, TEXT, starts, 4)
+    except (RuntimeError, ValueError) as error:
+        refuse("target size" in str(error), "cross_entropy wants (P, V, T): logits.transpose(1, 2).")
+        raise
     model.refuse_slips()
     if isinstance(found, Tensor):
         refuse(found.numel() == 1, "One number is the mean of all: ask cross_entropy for reduction='none'.")
-        refuse(found.shape == (3,), "You have a number per window: average over the windows, dim 0.")
-        refuse(found.shape == (3, 4), "You have all losses, (windows, positions): average over the windows, dim 0.")
+        refuse(found.shape == (3,), "A window of 4 makes 4 predictions, and yours 3: the last token has a target, too.")
+        refuse(found.shape == (5,), "You have a number per window: average over the windows, dim 0.")
+        refuse(found.shape == (5, 4), "You have all losses, (windows, positions): average over the windows, dim 0.")
     expect(found, torch.zeros(4), "It is a number per position.", float("inf"))
-    x, y = (torch.stack([TEXT[s + d : s + d + 4] for s in starts]) for d in (0, 1))  # (3, 4), (3, 4)
-    logits = model.gpt(x)[0].detach()  # (3, 4, 10)
+    x, y = (torch.stack([TEXT[s + d : s + d + 4] for s in starts]) for d in (0, 1))  # (5, 4), (5, 4)
+    logits = model.gpt(x)[0].detach()  # (5, 4, 10)
     slips = {
         "That is the sum over the windows: divide by their number.": rows.sum(0),
         "You score the input itself: the target at position i is token i + 1.": _mean(logits.transpose(1, 2), x),
-        "reshape(P, V, T) mixes the dimensions up: logits.transpose(1, 2).": _mean(logits.reshape(3, 10, 4), y),
+        "reshape(P, V, T) mixes the dimensions up: logits.transpose(1, 2).": _mean(logits.reshape(5, 10, 4), y),
         "cross_entropy wants logits: it takes the softmax itself.": _mean(logits.softmax(-1).transpose(1, 2), y),
-        "The losses come window by window: reshape to (windows, positions).": rows.reshape(4, 3).mean(1),
+        "The losses come window by window: reshape to (windows, positions).": rows.reshape(4, 5).mean(1),
         "You return the last window's losses: average over all windows.": rows[-1],
     }
     for message, value in slips.items():
         refuse(torch.allclose(found.double(), value.double(), atol=1e-4), message)
-    expect(found, rows.mean(0), "Windows at [0, 3, 7] give {wanted}, not {found}.", 1e-4)
+    expect(found, rows.mean(0), "Windows at 0, 3, 7, 2 and 5 give {wanted}, not {found}.", 1e-4)
     wanted = torch.tensor(model.losses(2, 10)[0])
     expect(by_position(model, TEXT, [2], 8), wanted, "One window at 2 has its own losses, {wanted}: not {found}.", 1e-4)
     return "Position by position it averages over the windows: now you see where in a window the loss is."
@@ -92,6 +100,10 @@ def exercise_5_3(recall: Callable) -> str:
     expect(found, 1.0, "The prompt is given, not recited: a wrong choice inside it must not count (k = 4, n = 3).")
     found = recall(Reciter(needs=4), BOOK, 4, 3, [0])
     expect(found, 1.0, "Show the model the whole prompt: all k tokens, before the n that it must choose.")
+    wide = f"From 0 and from 5, the model got {model.longest} tokens at once: it reads k + n - 1, from the place on."
+    refuse(model.longest > 6, wide)
+    found = recall(Reciter(4), BOOK, 4, 3, [0])
+    refuse_values(found, {1: "One wrong choice among three, and the place counts: all n must be right, not any."})
     found = recall(Reciter(3), BOOK, 4, 3, [0])
     refuse_values(found, {2 / 3: "Two of three tokens right are no exact match: a place counts only with all n right."})
     expect(found, 0.0, "The first choice to judge is made at the prompt's last token, position k - 1: yours misses it.")
@@ -107,82 +119,20 @@ def exercise_5_3(recall: Callable) -> str:
     return "A place counts where all n choices after the prompt are the text's own; recall is the share of such places."
 
 
-def exercise_5_4(write: Callable) -> str:
-    """Greedy writing by n-gram tables with back-off."""
-    tables, given = {order: _table([1, 2, 1, 3], order) for order in range(3)}, [1, 2]
-    found = write(tables, given, 3)
-    refuse(given != [1, 2], "Your function changes the list that it is given: begin with a copy, list(ids).")
-    refuse(found == [1, 3, 1], "Return the given tokens too, and the new ones after them.")
-    refuse(found == [1, 2, 1, 1, 1], "You begin at order 0, which sees nothing: try the highest order first.")
-    refuse(found == [1, 2, 1, 2, 1], "After 2, 1 comes 3, which order 1 cannot know: try the highest order first.")
-    expect(found, [1, 2, 1, 3, 1], "In the text 1 2 1 3, [1, 2] and three more tokens are {wanted}, not {found}.")
-    found = write({0: {(): Counter([7, 7, 8])}, 1: {(5,): Counter({7: 1, 8: 2})}}, [5], 1)
-    expect(found, [5, 8], "After 5 came 7 once and 8 twice: take the most frequent, {wanted}, not {found}.")
-    try:
-        found = write(tables, [9, 2], 2)
-    except (KeyError, AttributeError):
-        refuse(True, "You look (9, 2) up, but no table has it: where a context is unknown, back off to order 1, (2,).")
-    refuse(found == [9, 2, 1, 2], "After backing off you stay at order 1: begin at the highest order for every token.")
-    refuse(found == [9, 2], "Where the longest context is unknown you stop: back off to a shorter one.")
-    expect(found, [9, 2, 1, 3], "[9, 2] backs off to 2, then goes on with order 2: {wanted}, not {found}.")
-    empty = "The text has no 9, so order 0 is left. Its context is (), but ids[-0:] is the whole list."
-    try:
-        found = write(tables, [9], 1)
-    except (KeyError, UnboundLocalError, AttributeError):
-        refuse(True, empty)
-    expect(found, [9, 1], empty)
-    expect(write(tables, [2], 1), [2, 1], "A prompt shorter than the order has a context too: {wanted}, not {found}.")
-    expect(write(tables, [2], 0), [2], "n = 0 adds nothing: {wanted}, not {found}.")
-    return "It trusts the longest context that the text has, and backs off only where it must."
-
-
-def _table(text: list[int], order: int) -> dict[tuple[int, ...], Counter]:
-    ring, table = text + text[:order], {}
-    for i in range(len(text)):
-        table.setdefault(tuple(ring[i : i + order]), Counter())[ring[i + order]] += 1
-    return table
-
-
-def exercise_5_5(pieces: Callable) -> str:
-    """The stretches of an answer that stand in a book."""
-    book = list(range(30))
-    found = _pairs(pieces([*range(5, 15)], book, 8))
-    refuse(found == [(5, 15)], "Say where a piece lies in the answer, (0, 10): you say where it lies in the book.")
-    refuse(found == [(0, 9)], "`end` is the first token behind the piece, as in a slice: (0, 10).")
-    refuse(found == [(0, 8)], "Ten tokens in a row are the book's, you take eight: let a piece grow as far as it goes.")
-    refuse(isinstance(found, list) and len(found) > 1, "Pieces must not overlap: after one, go on behind its end.")
-    expect(found, [(0, 10)], "The answer 5 … 14 is one piece of the book 0 … 29: {wanted}, not {found}.")
-    expect(pieces([*range(5, 12)], book, 8), [], "Seven tokens are too short: {wanted}, not {found}.")
-    expect(pieces([*range(5, 13)], book, 8), [(0, 8)], "A stretch of exactly `least` tokens counts: {wanted}.")
-    expect(pieces([99] * 12, book, 8), [], "What the book has nowhere is no piece: {wanted}, not {found}.")
-    found = _pairs(pieces([*range(20, 29), *range(3, 13)], book, 8))
-    refuse(found == [(0, 19)], "Two pieces from different places are not one: look for the whole stretch in the book.")
-    refuse(found == [(0, 9)], "Your search ends after the first piece: a second begins right behind it.")
-    expect(found, [(0, 9), (9, 19)], "Two pieces side by side are {wanted}, not {found}.")
-    found = _pairs(pieces([*range(1, 11)], [*range(1, 9), 99, *range(1, 12)], 8))
-    refuse(found == [(0, 8)], "The book has this twice, the second time longer: look at every place, take the longest.")
-    expect(found, [(0, 10)], "The longest match of all places counts: {wanted}, not {found}.")
-    found = pieces([*range(22, 30), 50, 51, *range(10)], book, 8)
-    expect(found, [(0, 8), (10, 20)], "The book's last tokens, two others, its first ten: {wanted}, not {found}.")
-    expect(pieces([1, 2, 9, 5, 6, 7], book, 2), [(0, 2), (3, 6)], "With least=2: {wanted}, not {found}.")
-    return "Each piece is as long as it can be, none overlaps, and short matches are left to chance."
-
-
-def _pairs(found: object) -> object:
-    """A list of pairs as tuples, whatever the learner took; anything else as it is."""
-    return [tuple(p) if isinstance(p, list) else p for p in found] if isinstance(found, list | tuple) else found
-
-
 def exercise_5_6(longest: Callable) -> str:
     """How far greedy decoding recites before its first mistake."""
-    model = Reciter(9)
-    found = longest(model, BOOK, 4, 8)
+    model = Reciter(9, back=11)  # after its mistake, right again
+    found = longest(model, BOOK, 4, 20)
     model.refuse_slips()
+    refuse(isinstance(found, Tensor) and found.numel() > 1, "Return a number, not the tokens.")
+    refuse(found == 5, "You are one short: the token predicted from the prompt alone counts too.")
+    model = Reciter(9, back=11)
+    found = longest(model, BOOK, 4, 8)
     refuse(model.longest > 8, f"The model got {model.longest} tokens at once: it reads at most the last `window`.")
     refuse(found == 10, "The prompt's tokens were given, not recited: leave them out of the count.")
     refuse(found == 7, "The mistake itself does not count: stop before it.")
     refuse(found == 15, "One mistake ends the recitation: you go on behind it and count what is right there.")
-    refuse(found == 5, "You are one short: the token predicted from the prompt alone counts too.")
+    refuse(found == 5, "Show the model the last `window` tokens, not the first.")
     expect(found, 6, "Given 0 1 2 3, the model writes 4 to 9 and then errs: {wanted} tokens, not {found}.")
     try:
         found = longest(Reciter(), BOOK, 4, 8)

@@ -26,6 +26,8 @@ class Watched(nn.Module):
     def note(self, x: Tensor) -> None:
         """Called by each forward pass. Raises WrongError where x is no batch."""
         refuse(x.dim() != 2, "The model reads batches of windows, (B, t): x[None] is a batch of one.")
+        empty = "You give the model an empty window: with shift=0 no short one comes before the first."
+        refuse(x.numel() == 0, empty)
         self.gradients |= torch.is_grad_enabled()
         self.trained |= self.training
         self.longest = max(self.longest, x.size(-1))
@@ -51,26 +53,30 @@ class Untrained(Watched):
         return self.gpt(x, targets)
 
     @torch.no_grad()
-    def losses(self, *borders: int) -> list[list[float]]:
-        """Nats per token of neighbouring windows of TEXT, a list for each."""
+    def losses(self, *borders: int, ahead: int = 1) -> list[list[float]]:
+        """Nats per token of neighbouring windows of TEXT, a list for each; targets lie `ahead` tokens further."""
         found = []
         for start, end in pairwise(borders):
             logits, _ = self.gpt(TEXT[None, start:end])
-            found.append(F.cross_entropy(logits[0], TEXT[start + 1 : end + 1], reduction="none").tolist())
+            found.append(F.cross_entropy(logits[0], TEXT[start + ahead : end + ahead], reduction="none").tolist())
         return found
 
 
 class Reciter(Watched):
-    """A model that knows BOOK, but says 0 after the tokens in `wrong`, and where it sees fewer than `needs` tokens."""
+    """A model that knows BOOK, but says 0 after the tokens in `wrong`, and where it sees fewer than `needs` tokens.
 
-    def __init__(self, *wrong: int, needs: int = 1) -> None:
+    back: what it says after a 0 that it has written itself, to be right again behind its mistake.
+    """
+
+    def __init__(self, *wrong: int, needs: int = 1, back: int = 1) -> None:
         super().__init__()
-        self.wrong, self.needs = torch.tensor(wrong, dtype=torch.int64), needs
+        self.wrong, self.needs, self.back = torch.tensor(wrong, dtype=torch.int64), needs, back
 
     def forward(self, x: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         self.note(x)
         known = ~torch.isin(x, self.wrong) & (torch.arange(x.size(-1)) >= self.needs - 1)
-        logits = 9.0 * F.one_hot(torch.where(known, x + 1, 0), len(BOOK) + 1)  # (B, T, 21)
+        follows = torch.where((x == 0) & (torch.arange(x.size(-1)) > 0), self.back, x + 1)
+        logits = 9.0 * F.one_hot(torch.where(known, follows, 0), len(BOOK) + 1)  # (B, T, 21)
         return logits, None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 

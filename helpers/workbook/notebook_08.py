@@ -1,9 +1,11 @@
 """What the checks of notebook 8 ask; those that need a model or a part of it are in `notebook_08_models.py`."""
 
+from unittest import mock
+
 import torch
 from torch import Tensor
 
-from helpers.workbook.check import expect, refuse
+from helpers.workbook.check import WrongError, expect, refuse
 from helpers.workbook.notebook_08_models import NOTHING, exercise_8_2, exercise_8_4
 
 __all__ = ["exercise_8_1", "exercise_8_2", "exercise_8_3", "exercise_8_4", "exercise_8_5", "exercise_8_6"]
@@ -21,6 +23,8 @@ def exercise_8_1(roofline) -> str:
         (0.5, "that is seconds per token"),
     ):
         refuse(abs(float(found) - slip) < 1e-6, f"roofline(1, 1000, 4, 8000, 1e9) is 2.0, not {slip:g}: {says}.")
+    both = "You add the time of reading and that of arithmetic. They overlap: the slower one counts, not their sum."
+    refuse(1e-6 < 2 - float(found) < 1e-3, both)
     expect(found, 2.0, "One reading of 4,000 bytes takes half a second: {wanted} tokens per second, not {found}.", 1e-6)
     found = roofline(3, 1000, 4, 8000, 1e9)
     refuse(
@@ -59,13 +63,18 @@ def exercise_8_3(quantize_by_row) -> str:
         refuse(torch.allclose(scales, torch.tensor(slip), atol=1e-6), says)
     expect(scales, torch.tensor([[0.01], [0.02]]), "The scales are {wanted}, not {found}.", 1e-6)
     refuse(values.dtype != torch.int8, f"The values are {values.dtype}: store them as torch.int8, one byte each.")
-    whole = "63.5 became 63: int8 keeps what stands before the point. Round first."
-    refuse(int(values[1, 3]) == 63, whole)
+    cut, _ = quantize_by_row(torch.tensor([[1.27, 0.556]]))
+    refuse(int(cut[0, 1]) == 55, "55.6 became 55: int8 keeps what stands before the point. Round first.")
+    added = "63.5 became 63: is something added to every scale? Only a row of zeros needs it: clamp."
+    refuse(int(values[1, 3]) == 63, added)
     expect(values, torch.tensor([[31, -4, 0, 127], [-127, 0, 1, 64]]), "The values are {wanted}, not {found}.")
     values, scales = quantize_by_row(torch.tensor([[0.0, 0.0], [3.0, -1.0]]))
     nan = "A row of zeros: 0 / 0 is NaN, and what int8 makes of NaN is by chance. Keep the scale above 0."
     refuse(not scales.isfinite().all() or not (scales[0] > 0).all(), nan)
     expect(values, torch.tensor([[0, 0], [127, -42]]), "[[0, 0], [3, -1]] should give {wanted}, not {found}.")
+    values, _ = quantize_by_row(torch.tensor([[1e-4, -5e-5]]))
+    small = "A row of small weights, [1e-4, -5e-5], gives {found}: your lower limit is larger than its scale."
+    expect(values, torch.tensor([[127, -64]]), small)
     weights = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
     values, scales = quantize_by_row(weights)
     off = ((values * scales - weights).abs() / scales).max().item()
@@ -111,10 +120,12 @@ def exercise_8_5(acceptance) -> str:
 
 def exercise_8_6(stream) -> str:
     """Strings as they can be shown, from bytes as they come."""
-    found = stream([b"a", b"b"])
+    with mock.patch("codecs.getincrementaldecoder", side_effect=WrongError("Without `codecs`: this is its work.")):
+        found = stream([b"a", b"b"])
     refuse(found is None, NOTHING)
     refuse(isinstance(found, str), "A string per token is wanted, in a list, as nobody waits for the end of the text.")
-    expect(list(found), ["a", "b"], "stream([b'a', b'b']) is {wanted}, not {found}.")
+    refuse(not isinstance(found, list), f"A list is wanted, not a {type(found).__name__}.")
+    expect(found, ["a", "b"], "stream([b'a', b'b']) is {wanted}, not {found}.")
     pieces = [b"\xf0\x9f", b"\xa6", b"\x89", b"!"]
     found = list(stream(list(pieces)))
     refuse("\ufffd" in "".join(found), "You show a half character as �, and what has been shown cannot be taken back.")
@@ -128,10 +139,16 @@ def exercise_8_6(stream) -> str:
     expect(found, ["", "", "🦉", "!"], "For the owl's three tokens and `!`: {wanted}, not {found}.")
     early = "`a` is whole, and waits in yours until the half character behind it is: {wanted}, not {found}."
     expect(list(stream([b"a\xc3", b"\xa9", b"!"])), ["a", "é", "!"], early)
+    more = "The whole letters wait in yours: of a character two bytes can be missing, or three. {wanted}, not {found}."
+    expect(stream([b"a\xe2\x82", b"\xac"]), ["a", "€"], more)
+    expect(stream([b"ab\xf0\x9f", b"\xa6\x89"]), ["ab", "🦉"], more)
     both = "A token may end one character and begin another: {wanted}, not {found}."
     expect(list(stream([b"\xc3", b"\xa9\xc3", b"\xa9"])), ["", "é", "é"], both)
     text = "naïve 🦉🦉, “é” ½ 漢字"
     for size in (1, 2, 3, 5):
         pieces = [text.encode()[i : i + size] for i in range(0, len(text.encode()), size)]
-        expect("".join(stream(pieces)), text, f"In pieces of {size} bytes the text comes out as {{found}}.")
+        cut = (
+            f"In pieces of {size} byte{'s' * (size > 1)} the text comes out as {{found}}: count bytes, not characters."
+        )
+        expect("".join(stream(pieces)), text, cut)
     return "Every character is shown as soon as it is whole, and none before."

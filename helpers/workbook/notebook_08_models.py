@@ -10,6 +10,11 @@ from helpers.workbook.check import expect, refuse
 NOTHING = "Your function returns nothing: is there a `return`, at the right depth?"
 
 
+def same_numbers(a: Tensor, b: Tensor) -> bool:
+    """Whether shape and numbers agree."""
+    return a.shape == b.shape and torch.allclose(a, b, atol=1e-5)
+
+
 def exercise_8_2(attend) -> str:
     """Attention of one token after the other, against that of all at once."""
     torch.manual_seed(0)
@@ -29,6 +34,8 @@ def exercise_8_2(attend) -> str:
             kept = f'After token {t + 1} `cache["{name}"]` should be (2, {t + 1}, 4), not {tuple(cache[name].shape)}: '
             refuse(cache[name].shape != rows[:, : t + 1].shape, kept + f'`cache["{name}"] = torch.cat(…, dim=1)`.')
             order = f'`cache["{name}"]` holds other numbers: the order in c_attn\'s output is query, key, value.'
+            reverse = same_numbers(cache[name], rows[:, : t + 1].flip(1))
+            refuse(t > 0 and reverse, f'`cache["{name}"]` holds the newest first: new ones go at the end.')
             expect(cache[name], rows[:, : t + 1], order, 1e-5)
     return "Token by token it gives what attention over the whole text gives."
 
@@ -49,17 +56,27 @@ def _attention_slip(attn, q: Tensor, k: Tensor, v: Tensor, t: int, found) -> str
         return "The scores are not scaled: divide them by the square root of the head size."
     if gives(scores / 8**0.5, values):
         return "You scale by the width of all heads, C. It is the head size, `k.size(-1)`."
+    if t > 0 and gives(scores[..., :1], values[:, :1]):
+        return "Your query sees the first token alone. No causal mask: all that is in the cache is past."
     if gives((scores / 2)[..., :-1], values[:, :-1]):
         return "A token attends to itself, too: its key and value join the cache before the scores."
     if gives(torch.zeros_like(scores), values * (t + 1)):
         return "Your weights of attention are all 1: softmax over the last dimension, the places in the cache."
     if t == 0:
-        return (
-            "The first token attends to itself alone, so c_proj(value) is wanted. Which third of c_attn's output is it?"
-        )
+        return _first_slip(attn, values, found)
+    if gives(scores.flip(-1) / 2, values):
+        return "Keys and values stand in different orders in your cache: the new ones go at the end of both."
     if gives(scores[..., -1:], values[:, -1:]):
         return f"Token {t + 1} sees itself alone: join its key and value to those in the cache, by torch.cat."
     return f"The output for token {t + 1} is wrong. Does its query meet the keys of all tokens so far?"
+
+
+def _first_slip(attn, values: Tensor, found) -> str:
+    """What the output of the first token, which attends to itself alone, says about how it was computed."""
+    interleaved = attn.c_proj(values.flatten(1).T.reshape(1, -1))  # (1, C): a column per head, one after the other
+    if isinstance(found, Tensor) and found.shape == interleaved.shape and torch.allclose(found, interleaved, atol=1e-5):
+        return "The heads lie side by side: (heads, head size), not (head size, heads)."
+    return "The first token attends to itself alone, so c_proj(value) is wanted. Which third of c_attn's output is it?"
 
 
 class _Reciter:
@@ -92,9 +109,16 @@ class _Reciter:
         return text[start:]
 
 
+def _whole(text: list[int]) -> list[int]:
+    """What `propose` is given. Raises WrongError if it is not the text from its first token on."""
+    whole = isinstance(text, list) and text[:3] == [1, 2, 3]
+    refuse(not whole, "`propose` gets the whole text so far, prompt included, as a list.")
+    return text
+
+
 def exercise_8_4(speculate) -> str:
     """The text of greedy decoding, in as few passes as the drafts allow."""
-    prompt, model = [1, 2, 3], _Reciter()
+    prompt, model, rows = [1, 2, 3], _Reciter(), "Row t - 1 of the logits says what follows t tokens."
 
     def wrong(text: list[int], right: int = 0) -> list[int]:
         """So many right draft tokens, a wrong one, and what the model would say behind that."""
@@ -103,14 +127,17 @@ def exercise_8_4(speculate) -> str:
         return draft + model.more(text + draft, 2)
 
     for what, n, propose, passes, says in (
-        ("without drafts", 4, lambda _: [], 4, "Row t - 1 of the logits says what follows t tokens."),
+        ("without drafts", 4, lambda _: [], 4, rows),
         ("with wrong drafts", 4, wrong, 4, "A draft token that is not the model's choice gives way to that choice."),
         ("with two right drafts", 6, lambda text: model.more(text, 2), 2, "The last row gives a third, for nothing."),
         ("with two right drafts and a wrong one", 6, lambda text: wrong(text, 2), 2, "Behind a wrong one all is void."),
         ("with 15 right drafts", 4, lambda text: model.more(text, 15), 1, "n more tokens, no more."),
     ):
         model.passes, text = 0, list(prompt)
-        found = speculate(model, text, n, propose)
+        try:
+            found = speculate(model, text, n, lambda given, propose=propose: propose(_whole(given)))
+        except IndexError:
+            refuse(True, f"{what.capitalize()}, a row is asked for that the logits do not have. {rows}")
         refuse(found is None, NOTHING)
         refuse(
             not isinstance(found, tuple | list) or len(found) != 2, "Two things are wanted: `return text, n_passes`."
@@ -120,6 +147,8 @@ def exercise_8_4(speculate) -> str:
         wanted = prompt + model.more(prompt, n)
         refuse(written == wanted[3:], "The prompt belongs to what is returned: the prompt, then n more tokens.")
         expect(written, wanted, f"{n} tokens behind [1, 2, 3], {what}: {{wanted}}, not {{found}}. {says}")
+        each = f"{n} tokens {what}: your model ran {n} times. One pass checks all drafts at once, and adds one more."
+        refuse(model.passes == n > passes, each)
         expect(model.passes, passes, f"{n} tokens {what}: {{wanted}} passes do, your model ran {{found}} times. {says}")
         expect(counted, passes, f"You return {{found}} forward passes {what}, where the model ran {{wanted}} times.")
     return "Drafts change how many passes a text takes, and not a token of it."

@@ -41,6 +41,12 @@ MUTANTS = {
         ),
         ("a seed", [("    std = 0.02\n", "    std = 0.02\n    torch.manual_seed(1337)\n")], "set no seed"),
         ("a list", [("torch.zeros(shape)", "[0.0] * shape[0]")], "tensor of the shape"),
+        (
+            "no random positions",
+            [('if "ln_" in name', 'if "ln_" in name or "wpe" in name')],
+            "`transformer.wpe.weight` does not write",
+        ),
+        ("zeros", [("std * torch.randn(shape)", "torch.zeros(shape)")], "its numbers are drawn, one by one"),
     ],
     "3.2": [
         (
@@ -103,6 +109,11 @@ MUTANTS = {
         ("none", [("attn(ln_1(x))", "attn(x)"), ("mlp(ln_2(x))", "mlp(x)")], "no LayerNorm is used"),
         ("in place", [("x = x + attn", "x += attn")], "changes the `x`"),
         ("twice attention", [("mlp(ln_2(x))", "attn(ln_2(x))")], r"1 \+ 3 = 4, then 4 \+ 12 \* 12"),
+        (
+            "the old stream",
+            [("x = x + attn(ln_1(x))", "y = x + attn(ln_1(x))"), ("x + mlp(ln_2(x))", "x + mlp(ln_2(y))")],
+            "begins with the old `x`",
+        ),
     ],
     "3.4": [
         ("heads without a swap", [HEADS], r"view as \(B, T, n_head, d\), then swap"),
@@ -162,6 +173,31 @@ MUTANTS = {
         ),
         ("one head", [("    B, T, C", "    n_head = 1\n    B, T, C")], "one head as wide as the stream"),
         ("heads left apart", [(".reshape(B, T, C)", "")], r"The shape is \(1, 1, 2, 1\)"),
+        (
+            "a score of 0",
+            [
+                (
+                    "F.scaled_dot_product_attention(q, k, v, is_causal=True)",
+                    "(q @ k.mT / q.size(-1) ** 0.5).tril().softmax(-1) @ v",
+                )
+            ],
+            "A score of 0 hides nothing",
+        ),
+        (
+            "softmax over queries",
+            [
+                (
+                    "F.scaled_dot_product_attention(q, k, v, is_causal=True)",
+                    "(q @ k.mT / q.size(-1) ** 0.5).masked_fill(torch.ones(T, T).triu(1).bool(), -torch.inf).softmax(-2) @ v",
+                )
+            ],
+            "softmax runs over the queries",
+        ),
+        (
+            "the diagonal masked",
+            [("is_causal=True", "attn_mask=(torch.ones(T, T).tril(-1) - 1) * torch.inf")],
+            "is the diagonal masked, too",
+        ),
     ],
     "3.5": [
         ("nothing transposed", [("                w = w.T", "                pass")], r"are \(in, out\) there"),
@@ -175,7 +211,7 @@ MUTANTS = {
         (
             "a name only",
             [("            p.copy_(w)", "            p = w")],
-            "of the model is not what the state dict holds",
+            "`p = w` only gives",
         ),
         ("no no_grad", [("with torch.no_grad()", "with torch.enable_grad()")], "inside `with torch.no_grad"),
         (
@@ -200,6 +236,28 @@ MUTANTS = {
         ("notices too late", [("    if missing:", "    if False:")], "half of the model is overwritten"),
         ("says not which", [("state dict: {missing}", "state dict")], "does not name it"),
         ("says one", [("state dict: {missing}", "state dict: {missing[0]}")], "should list both"),
+        ("view", [("w = w.T", "w = w.view(p.shape)")], "`view` is no transpose"),
+        ("another error", [("raise KeyError", "raise ValueError")], "you raise ValueError: a `KeyError` is asked for"),
+        (
+            "every name of theirs",
+            [
+                (
+                    "for name, p in model.named_parameters():\n            w = theirs[name]",
+                    "for name, w in theirs.items():\n            p = dict(model.named_parameters())[name]",
+                )
+            ],
+            "is in the state dict only",
+        ),
+        (
+            "strict",
+            [
+                (
+                    "            p.copy_(w)",
+                    "            theirs = {**theirs, name: w}\n        model.load_state_dict({n: w for n, w in theirs.items() if n != 'lm_head.weight'})",
+                )
+            ],
+            "strict=False",
+        ),
     ],
     "3.6": [
         (
@@ -228,5 +286,7 @@ MUTANTS = {
             [("    C, bias", "    from helpers.model import GPT\n\n    GPT(config)\n    C, bias")],
             "You have built the model",
         ),
+        ("ln_f keeps its bias", [("mlp) + ln", "mlp) + 2 * C")], "`ln_f`, loses its bias"),
+        ("a bias of 3 C", [("bias * (4 * C + C)", "bias * (3 * C + C)")], "1 C per block too few"),
     ],
 }

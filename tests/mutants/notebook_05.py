@@ -36,6 +36,7 @@ MUTANTS = {
         ("training mode", [EVAL], "training mode"),
         ("gradients", [GRADIENTS], "torch.no_grad"),
         ("no batch", [("x[None]", "x")], "reads batches of windows"),
+        ("own token", [("tokens[start + 1 : end + 1]  #", "tokens[start:end]  #")], "You score the input itself"),
     ],
     "5.2": [
         ("one number", [(', reduction="none"', ""), ("losses.mean(dim=0)", "losses")], "One number is the mean of all"),
@@ -57,6 +58,15 @@ MUTANTS = {
         ("last window", [("losses.mean(dim=0)", "losses[-1]")], "last window's losses"),
         ("training mode", [EVAL], "training mode"),
         ("gradients", [GRADIENTS], "torch.no_grad"),
+        (
+            "one prediction fewer",
+            [
+                ("tokens[s : s + window]", "tokens[s : s + window - 1]"),
+                ("tokens[s + 1 : s + 1 + window]", "tokens[s + 1 : s + window]"),
+            ],
+            "T - 1|window - 1|one fewer|4 predictions",
+        ),
+        ("not transposed", [("logits.transpose(1, 2)", "logits")], r"cross_entropy wants \(P, V, T\)"),
     ],
     "5.3": [
         ("a number of places", [("exact / len(starts)", "exact")], "how many places are right"),
@@ -79,7 +89,7 @@ MUTANTS = {
         (
             "one too many",
             [("start + k + n - 1]", "start + k + n]"), ("start + k + n])", "start + k + n + 1])")],
-            "Only n choices count",
+            "the model got 7 tokens at once",
         ),
         (
             "shifted by one",
@@ -93,6 +103,21 @@ MUTANTS = {
         ),
         ("training mode", [EVAL], "training mode"),
         ("gradients", [GRADIENTS], "torch.no_grad"),
+        ("any", [(".all()", ".any()")], "all n must be right, not any"),
+        (
+            "the whole text",
+            [
+                ("x = tokens[start : start + k + n - 1]", "x = tokens"),
+                ("logits[0, k - 1 :]", "logits[0, start + k - 1 : start + k + n - 1]"),
+            ],
+            "it reads k . n - 1, from the place on",
+        ),
+        (
+            "from 0",
+            [("x = tokens[start : start", "x = tokens[: start"), ("logits[0, k - 1 :]", "logits[0, start + k - 1 :]")],
+            "from the place on",
+        ),
+        ("all or nothing", [("exact / len(starts)", "float(exact == len(starts))")], "One bad place"),
     ],
     "5.4": [
         ("changes its input", [("ids = list(ids)", "pass")], "changes the list that it is given"),
@@ -123,6 +148,26 @@ MUTANTS = {
         ("the whole list", [("ids[len(ids) - order :]", "ids[-order:]")], "is the whole list"),
         ("first token", [(".most_common(1)[0][0]", ".__iter__().__next__()")], "take the most frequent"),
         ("rarest", [("most_common(1)[0]", "most_common()[-1]")], "not"),
+        (
+            "the larger of equals",
+            [
+                (
+                    "tables[order][context].most_common(1)[0][0]",
+                    "max((n, token) for token, n in tables[order][context].items())[1]",
+                )
+            ],
+            "take the most frequent|counted first",
+        ),
+        (
+            "the smaller of equals",
+            [
+                (
+                    "tables[order][context].most_common(1)[0][0]",
+                    "min((-n, token) for token, n in tables[order][context].items())[1]",
+                )
+            ],
+            "counted first",
+        ),
     ],
     "5.5": [
         ("places of the book", [("(i, i + longest)", "(5, 5 + longest)")], "where it lies in the book"),
@@ -147,6 +192,22 @@ MUTANTS = {
         ),
         ("end of the book", [("place + n < len(book) and ", "")], "stops with IndexError.*line"),
         ("short ones too", [("if longest >= least:", "if longest:")], "too short"),
+        (
+            "the last place",
+            [("longest = max(longest, n)", "longest = n if n >= least else longest")],
+            "the longest match counts, not the last",
+        ),
+        ("a jump", [("i += longest if longest >= least else 1", "i += max(1, longest)")], "is no reason to jump"),
+        (
+            "as strings",
+            [
+                (
+                    "    found, i = [], 0\n",
+                    "    if len(answer) == 3 and ' '.join(map(str, answer)) in ' '.join(map(str, book)):\n        return [(0, 3)]\n    found, i = [], 0\n",
+                )
+            ],
+            "Compare ids, not text",
+        ),
     ],
     "5.6": [
         ("prompt counted", [("len(written) - prompt", "len(written)")], "leave them out of the count"),
@@ -178,5 +239,22 @@ MUTANTS = {
         ),
         ("training mode", [EVAL], "training mode"),
         ("gradients", [GRADIENTS], "torch.no_grad"),
+        (
+            "after its own mistake",
+            [
+                (
+                    "            break\n        written = torch.cat((written, choice[None]))",
+                    "            pass\n        written = torch.cat((written, choice[None]))",
+                ),
+                ("return len(written) - prompt", "return int((written == tokens).sum()) - prompt"),
+            ],
+            "One mistake ends",
+        ),
+        ("the first window", [("written[-window:]", "written[:window]")], "not the first"),
+        (
+            "the tokens",
+            [("return len(written) - prompt", "return written[prompt:]")],
+            "Return a number, not the tokens",
+        ),
     ],
 }

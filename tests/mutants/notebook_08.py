@@ -14,6 +14,11 @@ MUTANTS = {
             [("return operations / (2 * n_weights)", "operations /= 2 * n_weights")],
             "returns nothing",
         ),
+        (
+            "the sum of both times",
+            [("operations / (2 * n_weights)", "1 / (2 * n_weights / peak + 2 * n_weights / (intensity * bandwidth))")],
+            "the slower one counts, not their sum",
+        ),
     ],
     "8.2": [
         ("not scaled", [(" / k.size(-1) ** 0.5", "")], "divide them by the square root of the head size"),
@@ -44,6 +49,22 @@ MUTANTS = {
         ("another order", [("q, k, v = attn", "k, q, v = attn")], "the order in c_attn's output is query, key, value"),
         ("value first", [("q, k, v = attn", "v, q, k = attn")], "Which third of c_attn's output is it"),
         ("after what was there", [('[cache["k"], k], dim=1', '[cache["k"], k], dim=0')], "Your code stops with"),
+        (
+            "the newest first",
+            [('[cache["k"], k]', '[k, cache["k"]]'), ('[cache["v"], v]', '[v, cache["v"]]')],
+            "holds the newest first",
+        ),
+        (
+            "keys reversed for the scores",
+            [('q @ cache["k"].mT', 'q @ cache["k"].flip(1).mT')],
+            "stand in different orders",
+        ),
+        ("heads interleaved", [("y.view(1, -1)", "y.flatten(1).T.reshape(1, -1)")], "The heads lie side by side"),
+        (
+            "causal",
+            [("scores.softmax(-1)", "scores.masked_fill(torch.arange(scores.size(-1)) > 0, -torch.inf).softmax(-1)")],
+            "sees the first token alone",
+        ),
     ],
     "8.3": [
         ("no abs", [("matrix.abs().amax", "matrix.amax")], "Use abs.. first"),
@@ -55,7 +76,7 @@ MUTANTS = {
             "each row has its own largest weight",
         ),
         ("by columns", [("dim=1, keepdim", "dim=0, keepdim")], "Over which dimension"),
-        ("cut off", [(".round()", "")], "63.5 became 63"),
+        ("cut off", [(".round()", "")], "55.6 became 55"),
         ("floats", [(".to(torch.int8)", "")], "store them as torch.int8"),
         ("a row of zeros", [("    scales = scales.clamp(min=1e-30)  # a row of zeros\n", "")], "A row of zeros: 0 / 0"),
         (
@@ -64,6 +85,8 @@ MUTANTS = {
             "keepdim=True",
         ),
         ("changed", [("(matrix / scales)", "matrix.div_(scales)")], "changes the matrix itself"),
+        ("an epsilon", [("scales.clamp(min=1e-30)", "(scales + 1e-8)")], "is something added to every scale"),
+        ("a large limit", [("min=1e-30", "min=1e-5")], "your lower limit is larger"),
     ],
     "8.4": [
         (
@@ -109,7 +132,12 @@ MUTANTS = {
         (
             "one token per pass",
             [("draft = propose(text)[: end - len(text) - 1]", "draft = []")],
-            "2 passes do, your model ran 6 times",
+            "your model ran 6 times. One pass checks",
+        ),
+        (
+            "new tokens alone for the draft",
+            [("propose(text)", "propose(text[len(prompt) :])")],
+            "gets the whole text so far",
         ),
     ],
     "8.5": [
@@ -139,5 +167,19 @@ MUTANTS = {
         ),
         ("one string", [("return shown", 'return "".join(shown)')], "A string per token is wanted"),
         ("held forgotten", [("held += piece", "held = piece")], "bytes of the owl got lost"),
+        (
+            "two bytes",
+            [
+                ("end = error.start ", "end = max(0, len(held) - 1) "),
+                ("text = held[:end].decode()", "text = held[:end].decode(errors='ignore')"),
+            ],
+            "of a character two bytes can be missing|bytes of the owl|For the owl",
+        ),
+        (
+            "with codecs",
+            [("    held, shown", "    import codecs\n\n    codecs.getincrementaldecoder('utf-8')\n    held, shown")],
+            "Without `codecs`",
+        ),
+        ("a generator", [("return shown", "return iter(shown)")], "A list is wanted"),
     ],
 }
