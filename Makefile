@@ -14,7 +14,7 @@ SOURCES := $(sort $(wildcard notebooks/*.ipynb))
 EXECUTED := $(SOURCES:notebooks/%=$(OUT)/%)
 LIMIT := $(if $(CELL_LIMIT),--cell-limit $(CELL_LIMIT))
 
-# Where results go, as `runs_folder` in helpers/files.py says it: RUNS_DIR or runs; on Colab below Drive, if it is mounted.
+# Where results go, as `runs_folder` in helpers/base/files.py says it: RUNS_DIR or runs; on Colab below Drive, if it is mounted.
 DRIVE := $(if $(wildcard /content/drive/MyDrive/.),/content/drive/MyDrive/$(notdir $(CURDIR))/)
 RUNS := $(if $(filter /%,$(RUNS_DIR)),$(RUNS_DIR),$(DRIVE)$(or $(RUNS_DIR),runs))/$(PROFILE)
 
