@@ -1,10 +1,8 @@
 """Sizes of models, recipes of training, and the three profiles that put them together."""
 
-import math
 from dataclasses import dataclass, replace
-from typing import Any
 
-from helpers.base.errors import require, require_counts, require_each
+from helpers.base.errors import is_number, is_share_pair, require, require_counts, require_each
 
 IGNORE = -100  # a target with this value is padding: it has no part in the loss
 POLICIES = ("grid", "offset", "random")  # which windows of the text an epoch sees
@@ -12,14 +10,6 @@ SCHEDULES = ("constant", "linear", "cosine", "onecycle")
 OPTIMIZERS = ("adamw", "muon")
 LARGE = 512  # width from which on a model does not stay in the caches of a CPU
 TARGET = 0.1  # whole-corpus loss to get below, in nats per token
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, tuple | list) and len(value) == 2 and all(_is_number(v) and 0 <= v < 1 for v in value)
 
 
 @dataclass(frozen=True)
@@ -54,10 +44,12 @@ class Recipe:
     window: int  # T, tokens predicted in a window
     batch_size: int  # B, windows in an optimizer step
     policy: str = "offset"  # window starts: one of POLICIES
+    half_windows: float = 0.0  # share of the steps, the first, that see twice as many windows of half the length
     accumulation: int = 1  # forward passes that share an optimizer step (each sees batch_size / accumulation windows)
     optimizer: str = "muon"  # adamw for everything, or muon for the hidden matrices and adamw for the rest
     lr: float = 1e-2  # peak learning rate of AdamW
     muon_lr: float = 0.05  # peak learning rate of Muon
+    muon_momentum: float = 0.95  # share of Muon's running mean that stays in a step
     betas: tuple[float, float] = (0.9, 0.95)  # decay rates of AdamW's first and second moment
     beta1_range: tuple[float, float] | None = None  # range of the first where it cycles, as in OneCycleLR
     weight_decay: float = 0.0  # on matrices, never on biases and LayerNorm scales; 0 to memorise
@@ -69,19 +61,28 @@ class Recipe:
     zero_residual: bool = True  # zero-initialised residual projections: every block starts as the identity
     stop_at_target: bool = False  # end with the first whole-corpus loss below the target, else with the last step
 
+    @property
+    def halved_steps(self) -> int:
+        """Steps, the first, whose windows have half the length."""
+        return round(self.half_windows * self.steps)
+
     def __post_init__(self) -> None:
         require_counts(self, "steps batch_size accumulation")
         require_counts(self, "window", least=2)  # every text is measured at two grids at least
-        rates = "lr muon_lr grad_clip warmup initial_lr final_lr weight_decay"
-        require_each(self, rates, _is_number, "must be a number")
+        rates = "lr muon_lr muon_momentum half_windows grad_clip warmup initial_lr final_lr weight_decay"
+        require_each(self, rates, is_number, "must be a number")
         require_each(self, "lr muon_lr grad_clip", lambda v: v > 0, "must be positive")
-        require_each(self, "warmup initial_lr final_lr", lambda v: 0 <= v <= 1, "is no share: 0 <= {name} <= 1")
+        shares = "half_windows warmup initial_lr final_lr"
+        require_each(self, shares, lambda v: 0 <= v <= 1, "is no share: 0 <= {name} <= 1")
         require_each(self, "weight_decay", lambda v: v >= 0, "must not be negative")
         for name, known in (("policy", POLICIES), ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS)):
             require_each(self, name, known.__contains__, f"is none of {', '.join(known)}")
-        require_each(self, "betas", _is_pair, "must be two numbers, 0 <= beta < 1")
+        require_each(self, "betas", is_share_pair, "must be two numbers, 0 <= beta < 1")
         ascending = "must be the lowest and the highest first beta, 0 <= beta < 1"
-        require_each(self, "beta1_range", lambda v: v is None or (_is_pair(v) and v[0] <= v[1]), ascending)
+        require_each(self, "beta1_range", lambda v: v is None or (is_share_pair(v) and v[0] <= v[1]), ascending)
+        require_each(self, "muon_momentum", lambda v: 0 <= v < 1, "is no share: 0 <= {name} < 1")
+        fits = not self.half_windows or (self.window % 2 == 0 and self.window >= 4 and self.halved_steps < self.steps)
+        require(fits, f"half_windows={self.half_windows} needs an even window from 4 on, and whole ones at the end")
         parts = f"batch_size={self.batch_size} does not divide into accumulation={self.accumulation} parts"
         require(self.batch_size % self.accumulation == 0, parts)
 

@@ -19,11 +19,11 @@ class Muon(torch.optim.Muon):
     """torch.optim.Muon (Jordan et al. 2024), with matrices of equal shape orthogonalised together.
 
     GPT-2's 48 hidden matrices have three shapes up to transposition: 15 batched products per shape instead of per
-    matrix. dtype: of these products, which need no more than 16 bits; `muon_dtype` knows what is fast here.
+    matrix. dtype: of these products, which need no more than 16 bits; `muon_dtype` knows what is fast. rates: torch's.
     """
 
-    def __init__(self, params, lr: float, weight_decay: float, dtype: torch.dtype, group: Group | None = None) -> None:
-        super().__init__(params, lr=lr, weight_decay=weight_decay)
+    def __init__(self, params, dtype: torch.dtype, group: Group | None = None, **rates: float) -> None:
+        super().__init__(params, **rates)
         self.dtype, self.group = dtype, group or Group()
 
     @torch.no_grad()
@@ -132,7 +132,8 @@ def build_optimizers(
     groups = [g for g in groups if g["params"]]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)]
     if hidden:
-        optimizers.append(Muon(hidden, lr=recipe.muon_lr, weight_decay=recipe.weight_decay, dtype=dtype, group=group))
+        rates = {"lr": recipe.muon_lr, "momentum": recipe.muon_momentum, "weight_decay": recipe.weight_decay}
+        optimizers.append(Muon(hidden, dtype=dtype, group=group, **rates))
     for group in (g for o in optimizers for g in o.param_groups):
         group["peak_lr"] = group["lr"]
     return optimizers

@@ -63,6 +63,8 @@ class Trainer:
         self.group = group or Group()
         if recipe.batch_size < self.group.world:
             raise SettingError(f"{self.group.world} processes cannot share the {recipe.batch_size} windows of a step")
+        if getattr(windows, "halved", 0) != recipe.halved_steps:
+            raise SettingError(f"the recipe wants {recipe.halved_steps} steps of halved windows, these are others")
         self.micro_batch = recipe.batch_size // recipe.accumulation  # windows in one forward pass
         self.loss_of: nn.Module = _LossOf(model)  # (x, y) -> loss; `run.fit` compiles it and connects the processes
         self.compiled = False
@@ -89,7 +91,8 @@ class Trainer:
         lr = set_rates(self.optimizers, self.recipe, self.steps_done)
         x, y = self.windows.batch(self.steps_done)  # (B, T), the same in every process
         n_tokens = (y != IGNORE).sum()
-        mine = (t.tensor_split(self.group.world)[self.group.rank].split(self.micro_batch) for t in (x, y))
+        micro_batch = max(1, self.micro_batch * len(x) // self.recipe.batch_size)  # as many tokens of halved windows
+        mine = (t.tensor_split(self.group.world)[self.group.rank].split(micro_batch) for t in (x, y))
         loss = self.group.sum(self._backward(list(zip(*mine, strict=True)), n_tokens))
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
@@ -162,10 +165,8 @@ class Trainer:
         """
         state = read_training(folder)
         mine = asdict(self.recipe) | {"seed": self.windows.seed}
-        theirs = state["recipe"] | {
-            "seed": state["seed"],
-            "accumulation": self.recipe.accumulation,
-        }  # this one may differ
+        theirs = {"half_windows": 0.0, "muon_momentum": 0.95} | state["recipe"]  # which a first edition's lacks
+        theirs |= {"seed": state["seed"], "accumulation": self.recipe.accumulation}  # the second may differ
         other = [f"{k}={theirs.get(k)} there, {mine[k]} here" for k in mine if theirs.get(k) != mine[k]]
         if other:
             raise CheckpointError(f"{folder} is of another run ({'; '.join(other)}); use another folder with --out")

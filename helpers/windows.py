@@ -51,15 +51,21 @@ class Windows:
 
     grid: the same windows every epoch, in a new order. offset: a new grid offset every epoch, each of the `window`
     offsets once before any comes again. random: independent starts; an "epoch" is as many windows as the grid has.
+    The first `halved` steps see twice as many windows of half the length, a stream of their own.
     A batch is a pure function of (seed, step): a resumed run needs no more than its step number.
     """
 
-    def __init__(self, tokens: Tensor, window: int, batch: int, policy: str = "offset", seed: int = 1337) -> None:
+    def __init__(
+        self, tokens: Tensor, window: int, batch: int, policy: str = "offset", seed: int = 1337, halved: int = 0
+    ) -> None:
         require(policy in POLICIES, f"policy={policy!r} is none of {', '.join(POLICIES)}")
         needs = f"a window of {window} needs {window + 1} tokens, the text has {tokens.numel()}"
         require(window < tokens.numel(), needs)
         self.tokens, self.window, self.batch_size, self.policy, self.seed = tokens, window, batch, policy, seed
         require(0 <= seed < 2**32, f"seed={seed} must lie between 0 and {2**32 - 1:,}")
+        require(not halved or window % 2 == 0, f"a window of {window} tokens cannot be halved")
+        self.halved = halved
+        self._short = Windows(tokens, window // 2, 2 * batch, policy, seed) if halved else None
         self._firsts = [0]  # number, in the stream, of each epoch's first window
         self._epoch: tuple[int, Tensor, Tensor] = (-1, torch.empty(0), torch.empty(0))
 
@@ -71,8 +77,11 @@ class Windows:
         return sum(counts) / len(counts) / self.batch_size
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """x, y: (batch, window) int64, on the tokens' device."""
-        starts, lengths = zip(*(self._window(step * self.batch_size + i) for i in range(self.batch_size)), strict=True)
+        """x, y: (batch, window) int64, on the tokens' device; (2 batch, window / 2) in the halved steps."""
+        if step < self.halved:
+            return self._short.batch(step)
+        first = (step - self.halved) * self.batch_size
+        starts, lengths = zip(*(self._window(first + i) for i in range(self.batch_size)), strict=True)
         return slice_windows(self.tokens, torch.stack(starts), torch.stack(lengths), self.window)
 
     def _window(self, number: int) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ def tiny_trainer(
     recipe = Recipe(**{"steps": 12, "window": 8, "batch_size": 4, **changes})
     model = tiny_gpt(seed, dropout=dropout, vocab_size=vocab_size)
     model.init_weights(recipe.zero_residual)
-    windows = Windows(tokens, recipe.window, recipe.batch_size, recipe.policy, seed)
+    windows = Windows(tokens, recipe.window, recipe.batch_size, recipe.policy, seed, recipe.halved_steps)
     return Trainer(model, windows, recipe, runtime, group)
 
 

@@ -51,6 +51,11 @@ def test_a_model_that_cannot_be_is_refused_by_name(changes, named):
         ({"weight_decay": -1}, "weight_decay=-1 must not be negative"),
         ({"weight_decay": float("nan")}, "weight_decay=nan must be a number"),
         ({"lr": float("inf")}, "lr=inf must be a number"),
+        ({"muon_momentum": 1.0}, "muon_momentum=1.0 is no share"),
+        ({"half_windows": 1.5}, "half_windows=1.5 is no share"),
+        ({"half_windows": 0.4, "window": 9}, "half_windows=0.4 needs an even window from 4 on"),
+        ({"half_windows": 0.4, "window": 2}, "half_windows=0.4 needs an even window from 4 on"),
+        ({"half_windows": 1.0}, "half_windows=1.0 needs an even window from 4 on, and whole ones at the end"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_by_name(changes, named):

@@ -102,7 +102,7 @@ def matrices() -> list[torch.nn.Parameter]:
 def test_muon_is_torchs_muon_a_shape_at_a_time(weight_decay):
     ours, theirs = matrices(), matrices()
     optimizers = (
-        Muon(ours, 0.02, weight_decay, dtype=torch.bfloat16),
+        Muon(ours, torch.bfloat16, lr=0.02, weight_decay=weight_decay),
         torch.optim.Muon(theirs, lr=0.02, weight_decay=weight_decay),
     )
     for step in range(5):
@@ -165,7 +165,7 @@ def test_the_dtype_that_is_chosen_is_the_faster_here():
 
 def test_no_buffer_is_made_anew_at_every_step(monkeypatch):
     params, made, zeros_like = matrices(), [], torch.zeros_like
-    optimizer = Muon(params, 0.02, 0.0, dtype=torch.float32)
+    optimizer = Muon(params, torch.float32, lr=0.02, weight_decay=0.0)
     monkeypatch.setattr(torch, "zeros_like", lambda t, **kw: made.append(t.shape) or zeros_like(t, **kw))
     for step in range(3):
         for p in params:
@@ -178,7 +178,7 @@ def test_a_matrix_without_a_gradient_is_left_alone():
     first, second = matrices()[:2]
     first.grad = torch.ones_like(first)
     before = second.clone()
-    Muon([first, second], 0.02, 0.1, dtype=torch.float32).step()
+    Muon([first, second], torch.float32, lr=0.02, weight_decay=0.1).step()
     assert torch.equal(second, before)
 
 
@@ -189,7 +189,7 @@ def test_muon_in_fp16_does_not_lose_small_gradients():
         b.grad = torch.randn(b.shape, generator=torch.Generator().manual_seed(4))
         a.grad = 1e-8 * b.grad
     for params in (small, large):
-        Muon(params, 0.02, 0.0, dtype=torch.float16).step()
+        Muon(params, torch.float16, lr=0.02, weight_decay=0.0).step()
     for a, b in zip(small, large, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-3)
 

@@ -110,10 +110,36 @@ def test_nan_gradients_stop_a_scaled_run_too(tokens):
     assert same(before, weights(trainer))
 
 
+def test_a_step_of_halved_windows_predicts_as_many_tokens_in_as_many_passes(tokens, monkeypatch):
+    trainer = tiny_trainer(tokens, policy="random", half_windows=0.5, accumulation=2, steps=4)
+    shapes, loss = [], trainer.model.loss
+    monkeypatch.setattr(trainer.model, "loss", lambda x, y: shapes.append(tuple(x.shape)) or loss(x, y))
+    assert [step.tokens for step in trainer.steps()] == [32] * 4
+    assert shapes == [(4, 4)] * 4 + [(2, 8)] * 4
+
+
+def test_muon_has_the_momentum_of_the_recipe(tokens):
+    slow, fast = (tiny_trainer(tokens, muon_momentum=momentum, steps=2) for momentum in (0.95, 0.5))
+    assert [o.param_groups[0]["momentum"] for o in (slow.optimizers[1], fast.optimizers[1])] == [0.95, 0.5]
+    for trainer in (slow, fast):
+        list(trainer.steps())
+    assert not same(weights(slow), weights(fast))
+
+
+def test_a_checkpoint_from_before_a_setting_was_known_is_resumed(tokens, tmp_path):
+    trainer = tiny_trainer(tokens)
+    state = trainer.training_state()
+    del state["recipe"]["muon_momentum"], state["recipe"]["half_windows"]
+    save_checkpoint(tmp_path / "c", trainer.model, {}, state)
+    tiny_trainer(tokens).resume(tmp_path / "c")
+    with pytest.raises(CheckpointError, match=r"muon_momentum=0\.95 there, 0\.5 here"):
+        tiny_trainer(tokens, muon_momentum=0.5).resume(tmp_path / "c")
+
+
 @pytest.mark.parametrize("policy", ["grid", "offset", "random"])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_resumed_run_ends_with_the_same_bits(tokens, tmp_path, policy, optimizer):
-    settings = {"policy": policy, "optimizer": optimizer, "dropout": 0.1}
+    settings = {"policy": policy, "optimizer": optimizer, "dropout": 0.1, "half_windows": 0.5}
     calm = tiny_trainer(tokens, **settings)
     torch.manual_seed(7)
     losses = [s.loss for s in calm.steps()]
@@ -268,11 +294,11 @@ def test_a_compiler_that_fails_costs_speed_and_nothing_else(tokens, monkeypatch)
 
 def test_windows_that_do_not_fit_into_the_memory_are_taken_fewer_at_a_time(tokens, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)
-    trainer, whole = compiling(tokens, steps=3), tiny_trainer(tokens, steps=3)
+    trainer, whole = (make(tokens, steps=3, half_windows=0.4) for make in (compiling, tiny_trainer))
     fits, loss = 1, trainer.model.loss
 
     def limited(x, y):
-        if len(x) > fits:
+        if x.numel() > 8 * fits:
             raise torch.OutOfMemoryError("too much")
         return loss(x, y)
 

@@ -71,6 +71,19 @@ def test_random_windows_begin_everywhere_and_are_full():
     assert all((y != IGNORE).all() for _, y in batches)
 
 
+def test_the_first_steps_see_halves_and_the_rest_what_a_whole_run_sees_first(tokens):
+    windows, short, whole = (
+        Windows(tokens, 8, 4, seed=1, halved=5),
+        Windows(tokens, 4, 8, seed=1),
+        Windows(tokens, 8, 4, seed=1),
+    )
+    for step in (9, 0, 4, 5):
+        wanted = short.batch(step) if step < 5 else whole.batch(step - 5)
+        assert all(torch.equal(a, b) for a, b in zip(windows.batch(step), wanted, strict=True))
+    assert windows.batch(4)[0].shape == (8, 4)
+    assert windows.batch(5)[0].shape == (4, 8)
+
+
 def test_windows_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="needs 11 tokens"):
         Windows(torch.arange(10), 10, 1)

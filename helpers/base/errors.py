@@ -1,5 +1,6 @@
-"""What keeps a run or a request from going on, told so that its message is enough; all else keeps its traceback."""
+"""What keeps a run or a request from going on, told so that its message is enough; what a setting must be."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,3 +46,13 @@ def require_counts(settings: Any, names: str, least: int = 1) -> None:
     """SettingError for the first of the named settings that is not a whole number of at least `least`."""
     require_each(settings, names, lambda value: type(value) is int, "must be a whole number")
     require_each(settings, names, lambda value: value >= least, f"must be at least {least}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a setting is a number that can be calculated with: no bool, not infinite, not NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_share_pair(value: Any) -> bool:
+    """Whether a setting is two numbers, each at least 0 and below 1."""
+    return isinstance(value, tuple | list) and len(value) == 2 and all(is_number(v) and 0 <= v < 1 for v in value)

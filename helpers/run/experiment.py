@@ -61,7 +61,7 @@ def new_trainer(
     model.init_weights(recipe.zero_residual)
     model.to(runtime.device)
     tokens = (data.tokens if tokens is None else tokens).to(runtime.device)
-    windows = Windows(tokens, recipe.window, recipe.batch_size, recipe.policy, seed)
+    windows = Windows(tokens, recipe.window, recipe.batch_size, recipe.policy, seed, recipe.halved_steps)
     trainer = Trainer(model, windows, recipe, runtime, group)
     trainer.micro_batch = first_micro_batch(config, recipe, runtime, group.world)
     return trainer

@@ -42,14 +42,17 @@ def fit_to_machine(trainer: Trainer) -> list[str]:
 
 
 def _try_out(trainer: Trainer) -> None:
-    """One forward and backward pass, of which nothing stays."""
+    """A forward and backward pass per shape of windows, of which nothing stays."""
     trainer.model.zero_grad(set_to_none=True)  # what an attempt that failed left behind
-    x, y = (t[: trainer.micro_batch] for t in trainer.windows.batch(trainer.steps_done))
+    windows, step = trainer.windows, trainer.steps_done
     trainer.model.train()
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
-        with trainer.runtime.autocast():
-            loss = trainer.loss_of(x, y)
-        loss.backward()
+    for at in {step, max(step, windows.halved)}:  # both shapes where windows are halved first: each is compiled
+        x, y = windows.batch(at)
+        count = trainer.micro_batch * len(x) // trainer.recipe.batch_size
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+            with trainer.runtime.autocast():
+                loss = trainer.loss_of(x[:count], y[:count])
+            loss.backward()
     trainer.model.zero_grad(set_to_none=True)
 
 

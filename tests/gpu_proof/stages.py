@@ -112,7 +112,8 @@ def new_trainer(sizes: Sizes, dtype: torch.dtype, compiles: bool = False, **chan
     model = GPT(replace(experiment.gpt, vocab_size=data.tokenizer.n_vocab))
     model.init_weights(recipe.zero_residual)
     model.to(runtime.device)
-    windows = Windows(data.tokens.to(runtime.device), recipe.window, recipe.batch_size, recipe.policy, 1337)
+    tokens = data.tokens.to(runtime.device)
+    windows = Windows(tokens, recipe.window, recipe.batch_size, recipe.policy, 1337, recipe.halved_steps)
     return Trainer(model, windows, recipe, runtime)
 
 
