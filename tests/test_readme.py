@@ -4,6 +4,7 @@ import csv
 import re
 import shlex
 from pathlib import Path
+from statistics import mean
 from urllib.parse import unquote
 
 import nbformat
@@ -19,6 +20,7 @@ from helpers.data import gpt2_tokenizer, load_corpus
 from helpers.memorization import loss_floor
 from helpers.run.report import recorded
 from helpers.tools.cli import parser
+from tests.benchmarks.fewer_tokens import CANDIDATES
 from tests.commands import command
 from tests.conftest import tiny_gpt
 from tests.test_bad_input import BOOK, Case
@@ -236,6 +238,21 @@ def test_the_table_of_recipes_is_that_of_the_records():
         assert row["reached"], label
         assert said[0] <= float(row["tokens"]) <= said[-1], label
         assert abs(float(numbers(epochs)[0]) / float(row["epochs"]) - 1) < 0.02, label
+
+
+def test_the_table_of_fewer_tokens_is_that_of_the_record():
+    with (ROOT / "data/runs/fewer-tokens.csv").open(encoding="utf-8", newline="") as file:
+        tries = list(csv.DictReader(file))
+    said = table("recipe", "tokens read", "loss on the grid")[1:]
+    assert [row[0] for row in said] == list(dict.fromkeys(row["recipe"] for row in tries)) == list(CANDIDATES)
+    for label, tokens, *spans in said:
+        rows = [row for row in tries if row["recipe"] == label]
+        assert len({row["seed"] for row in rows}) == len(rows) == 3
+        assert abs(mean(int(row["tokens"]) for row in rows) - int(tokens.replace(",", ""))) <= 500
+        for span, key, unit in zip(spans, ("loss", "recall_32_32", "recall_50_50"), (1, 0.01, 0.01), strict=True):
+            values = [float(row[key]) / unit for row in rows]
+            for written, value in zip(numbers(span), (min(values), max(values)), strict=True):
+                assert says(written, value), (label, key)
 
 
 def test_the_full_size_table_is_that_of_the_recorded_runs():
