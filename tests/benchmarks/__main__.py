@@ -1,4 +1,4 @@
-"""`make bench`: what the series claims about speed, measured against a named peer in the same run.
+"""`make bench`: what the series claims, measured: speed against a named peer in the same run, searches, other seeds.
 
 Machines are noisy and shared, so only ratios count. Prints a table and writes build/bench.json after each benchmark.
 `python -m tests.benchmarks NAME` runs one of them.
@@ -8,15 +8,18 @@ import sys
 
 from helpers.base.files import ROOT, write_json
 from helpers.data import DataError
-from tests.benchmarks import char_baseline, decoding, page, recipes, schemes, throughput
+from tests.benchmarks import char_baseline, decoding, fewer_tokens, laws, page, recipes, schemes, step, throughput
 
 EVERY = {
     "throughput": throughput,
+    "step": step,
     "decoding": decoding,
     "page": page,
     "recipes": recipes,
     "schemes": schemes,
     "char_baseline": char_baseline,
+    "fewer_tokens": fewer_tokens,
+    "laws": laws,
 }
 
 if __name__ == "__main__":

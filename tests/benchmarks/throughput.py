@@ -2,13 +2,14 @@
 
 Same shapes, same machine, one run. Each contestant has a process of its own, so that its peak memory is its own; they
 take turns, and the median of all steps but each turn's first counts. A turn (`python -m tests.benchmarks.throughput
-NAME B T`) prints the seconds of each step, its peak bytes and this machine's matrix rate.
+NAME B T STEPS`) prints the seconds of each step, its peak bytes and this machine's matrix rate.
 """
 
 import json
 import sys
 import time
 from itertools import repeat
+from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +25,13 @@ from helpers.windows import Windows
 from tests.benchmarks.turns import take_turns
 
 SEED = 1337
-SHAPES = ((4, 128), (2, 512))
-STEPS, TURNS = 4, 2
+CONTESTANTS = ("plain eager fp32", "transformers fp32", "transformers, best", "ours, AdamW", "ours, Muon")
+SHAPES = {  # windows, tokens of a window: who takes part, and the steps of a turn (a large one takes half a minute)
+    (4, 128): (CONTESTANTS, 4),
+    (2, 512): (CONTESTANTS, 4),
+    (32, 256): (("transformers, best", "ours, AdamW", "ours, Muon"), 1),
+}
+TURNS = 2
 
 
 def plain_loop(loss_of, model, batches, optimizer, autocast):
@@ -87,24 +93,20 @@ def contestant(name: str, B: int, T: int, runtime: Runtime):
     return ours(B, T, name.removeprefix("ours, ").lower(), runtime)
 
 
-CONTESTANTS = ("plain eager fp32", "transformers fp32", "transformers, best", "ours, AdamW", "ours, Muon")
-
-
 def run() -> dict:
     """All contestants at all shapes, in turns."""
     results = {}
-    for B, T in SHAPES:
-        turns = take_turns("throughput", CONTESTANTS, TURNS, B, T)
+    for (B, T), (names, steps) in SHAPES.items():
+        turns = take_turns("throughput", names, TURNS, B, T, steps)
         table = {}
         for name, found in turns.items():
-            seconds = sorted(s for turn in found for s in turn["seconds"][1:])
-            speed = B * T / seconds[len(seconds) // 2]
+            speed = B * T / median(s for turn in found for s in turn["seconds"][1:])
             rate = max(turn["matrix_rate"] for turn in found)
             peak = max(turn["peak_bytes"] for turn in found)
             mfu = speed * flops_per_token(GPTConfig(), T) / rate
             table[name] = {"tokens/s": speed, "share_of_bf16_matrix_rate": mfu, "peak_GiB": peak / 2**30}
-        first = table["plain eager fp32"]["tokens/s"]
-        print(f"{B} x {T} tokens{'':14s} tokens/s  ratio    MFU  peak GiB")
+        first = table[names[0]]["tokens/s"]
+        print(f"{B} x {T} tokens{'':14s} tokens/s  ratio    MFU  peak GiB   (ratio to {names[0]})")
         for name, row in table.items():
             speed, mfu, peak = row.values()
             print(f"  {name:22s} {speed:10.0f} {speed / first:6.2f} {mfu:6.1%} {peak:9.1f}", flush=True)
@@ -114,8 +116,8 @@ def run() -> dict:
 
 if __name__ == "__main__":
     set_up(SEED)
-    name, B, T = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    name, B, T, n_steps = sys.argv[1], *map(int, sys.argv[2:])
     machine = pick_runtime(large=True)
     steps = contestant(name, B, T, machine)
-    seconds = [next(steps) for _ in range(1 + STEPS)]
+    seconds = [next(steps) for _ in range(1 + n_steps)]
     print(json.dumps({"seconds": seconds, "peak_bytes": peak_memory(machine), "matrix_rate": matrix_rate(machine)}))
