@@ -62,6 +62,7 @@ $(OUT)/05_memorization.ipynb: $(OUT)/04_overfitting.ipynb
 $(OUT)/06_recipes.ipynb: $(OUT)/05_memorization.ipynb
 $(OUT)/07_generation.ipynb: $(OUT)/06_recipes.ipynb
 $(OUT)/08_serving.ipynb: $(OUT)/07_generation.ipynb
+$(OUT)/09_laws_of_memorization.ipynb: $(OUT)/08_serving.ipynb
 
 # Results that were deleted or moved away are made again: the first notebook depends on their folder's first file.
 $(OUT)/01_tokenization.ipynb: $(RUNS)/.started
@@ -119,7 +120,7 @@ release-check: | env  ## fails while the address is the placeholder OWNER/REPO
 
 ##@ Measure
 
-bench: | develop  ## the benchmarks of tests/benchmarks, each against a named peer in the same run
+bench: | develop  ## all of tests/benchmarks: speed against named peers, searches, seeds (over an hour)
 	$(RUN) -m tests.benchmarks
 
 test-cpus: run-all | develop  ## what picks a fast path, and notebooks 07 and 08, as older processors would run them

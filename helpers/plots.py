@@ -20,6 +20,7 @@ SERIES = {  # the notebooks in order, and what each adds
     "recipes": "AdamW, Muon,\nfull size",
     "generation": "sampling,\nreciting",
     "serving": "KV cache, int8,\nthe page",
+    "laws": "repetition, secrets,\nforgetting",
 }
 
 

@@ -205,6 +205,7 @@ FORMULAS = {  # a notebook teaches them; each has a piece of LaTeX that only it 
     "06": [r"\\sqrt", r"\\beta", r"X\^"],
     "07": ["softmax|exp", r"\\sum"],
     "08": [r"\\min", r"\\max"],
+    "09": ["exposure", r"\\log_2"],
 }
 
 

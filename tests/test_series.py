@@ -202,13 +202,13 @@ def test_every_notebook_waits_for_the_one_before_it():
 
 def test_make_runs_the_notebooks_in_order_one_after_the_other():
     out = make("-n", "-B", "-j4", "run-all", "PYTHON=python")
-    assert re.findall(r"run notebooks/(\d\d)_", out) == [f"0{n}" for n in range(1, 9)]
+    assert re.findall(r"run notebooks/(\d\d)_", out) == [name[:2] for name in NOTEBOOKS]
 
 
 def test_the_limit_of_a_cell_is_set_from_the_command_line():
     assert "--cell-limit" not in make("-n", "-B", "run-all", "PYTHON=python"), "the profile's own"
     runs = re.findall(r"helpers.tools.execute run .*", make("-n", "-B", "run-all", "PYTHON=python", "CELL_LIMIT=9"))
-    assert len(runs) == 8
+    assert len(runs) == len(NOTEBOOKS)
     assert all(line.endswith("--profile demo --cell-limit 9") for line in runs)
     assert re.search(
         r"execute refresh .* --cell-limit 9$", make("-n", "refresh", "PYTHON=python", "CELL_LIMIT=9"), re.M
