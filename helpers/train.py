@@ -63,7 +63,7 @@ class Trainer:
         self.group = group or Group()
         if recipe.batch_size < self.group.world:
             raise SettingError(f"{self.group.world} processes cannot share the {recipe.batch_size} windows of a step")
-        if getattr(windows, "halved", 0) != recipe.halved_steps:
+        if windows.halved != recipe.halved_steps:
             raise SettingError(f"the recipe wants {recipe.halved_steps} steps of halved windows, these are others")
         self.micro_batch = recipe.batch_size // recipe.accumulation  # windows in one forward pass
         self.loss_of: nn.Module = _LossOf(model)  # (x, y) -> loss; `run.fit` compiles it and connects the processes
@@ -91,8 +91,7 @@ class Trainer:
         lr = set_rates(self.optimizers, self.recipe, self.steps_done)
         x, y = self.windows.batch(self.steps_done)  # (B, T), the same in every process
         n_tokens = (y != IGNORE).sum()
-        micro_batch = max(1, self.micro_batch * len(x) // self.recipe.batch_size)  # as many tokens of halved windows
-        mine = (t.tensor_split(self.group.world)[self.group.rank].split(micro_batch) for t in (x, y))
+        mine = (t.tensor_split(self.group.world)[self.group.rank].split(self.at_once(x)) for t in (x, y))
         loss = self.group.sum(self._backward(list(zip(*mine, strict=True)), n_tokens))
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
@@ -107,6 +106,10 @@ class Trainer:
         self.scaler.update()
         self.steps_done += 1
         return Step(self.steps_done, loss, lr, grad_norm, time.perf_counter() - start, int(n_tokens))
+
+    def at_once(self, x: Tensor) -> int:
+        """Windows of x (B, T) in one forward pass: as many tokens where they are halved."""
+        return self.micro_batch * self.recipe.window // x.size(1)
 
     def _backward(self, parts: list[tuple[Tensor, Tensor]], n_tokens: Tensor) -> Tensor:
         """Gradients of this process's parts, summed over the group with the last; the parts' share of the loss."""

@@ -48,7 +48,7 @@ def _try_out(trainer: Trainer) -> None:
     trainer.model.train()
     for at in {step, max(step, windows.halved)}:  # both shapes where windows are halved first: each is compiled
         x, y = windows.batch(at)
-        count = trainer.micro_batch * len(x) // trainer.recipe.batch_size
+        count = trainer.at_once(x)
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             with trainer.runtime.autocast():
                 loss = trainer.loss_of(x[:count], y[:count])
