@@ -22,6 +22,7 @@ import torch
 
 from helpers.base.errors import SeriesError
 
+NOTHING = "Your function returns nothing: is there a `return`, at the right depth?"
 FLOAT = re.compile(r"\d+\.\d{4,}(?:e[+-]?\d+)?")
 LIMIT = 20.0  # seconds of work that a check may take: a loop without end is a common slip
 
@@ -90,7 +91,7 @@ def expect(found: Any, wanted: Any, otherwise: str, tolerance: float = 0.0) -> N
     names the likely slip; `{found}` and `{wanted}` in it are replaced.
     """
     if found is None and wanted is not None:
-        raise WrongError("Your function returns nothing: is there a `return`, at the right depth?")
+        raise WrongError(NOTHING)
     if isinstance(wanted, torch.Tensor):
         if not isinstance(found, torch.Tensor):
             raise WrongError(f"A tensor of the shape {tuple(wanted.shape)} is wanted, not a {type(found).__name__}.")
@@ -104,6 +105,13 @@ def refuse(condition: bool, message: str) -> None:
     """Raise WrongError with the message if the condition holds."""
     if condition:
         raise WrongError(message)
+
+
+def refuse_values(found: Any, slips: dict[float, str], tolerance: float = 1e-4) -> None:
+    """Raises WrongError with the sentence of the slip that leads to the number found."""
+    if isinstance(found, int | float) or (isinstance(found, torch.Tensor) and found.numel() == 1):
+        for value, sentence in slips.items():
+            refuse(abs(float(found) - value) < tolerance, sentence)
 
 
 def _equal(found: Any, wanted: Any, tolerance: float) -> bool:

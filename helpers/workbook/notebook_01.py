@@ -7,9 +7,7 @@ import torch
 
 from helpers.memorization import loss_floor
 from helpers.windows import grid
-from helpers.workbook.check import expect, refuse
-
-NOTHING = "Your function returns nothing: is there a `return`, at the right depth?"
+from helpers.workbook.check import NOTHING, expect, refuse
 
 
 def exercise_1_1(count_pairs) -> str:

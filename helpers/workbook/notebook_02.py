@@ -11,7 +11,7 @@ from torch import nn
 
 from helpers.config import GPTConfig
 from helpers.model import Block
-from helpers.workbook.check import expect, refuse
+from helpers.workbook.check import expect, refuse, refuse_values
 from helpers.workbook.notebook_02_slips import (
     Ahead,
     Centred,
@@ -150,8 +150,7 @@ def _ask_about_arrival(my_arrival) -> None:
         (4 / 15) / (4 / 3): "You divide by the sizes of `other` and of its output: take those of x and y.",
     }
     found = my_arrival(lambda x: x + 9, x, other)
-    for number, sentence in slips.items():
-        refuse(found is not None and abs(float(found) - number) < 1e-4, sentence)
+    refuse_values(found, slips)
     expect(found, 4 / 313**0.5 / 0.8, "A body that adds 9: 0.283 for the example, yours is {found}.", 1e-4)
     expect(my_arrival(torch.ones_like, x, other), 0.0, "A body that always puts out the same: 0, not {found}.", 1e-4)
     expect(my_arrival(lambda x: -7 * x, x[None], other[None]), 1.0, "A body that gives -7x: 1, not {found}.", 1e-4)
@@ -167,8 +166,7 @@ def exercise_2_6(my_chance) -> str:
         2 / 3: "You count the divisions that lie closer. Those at least as far apart are wanted.",
     }
     found = my_chance(list(a), list(b))
-    for number, sentence in slips.items():
-        refuse(found is not None and abs(float(found) - number) < 1e-4, sentence)
+    refuse_values(found, slips)
     expect(found, 1 / 3, "The example has 2 of 6 divisions, 0.333; yours is {found}. Each division counts once.", 1e-4)
     equal = "Two losses may be equal, and each counts: divide places (0, 1, 2, …) and not losses."
     a, b = [1.0, 1.0, 5.0], [2.0, 3.0, 9.0]

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.memorization import corpus_loss
-from helpers.workbook.check import expect, refuse
-from helpers.workbook.notebook_05_models import BOOK, TEXT, Reciter, Untrained, refuse_values
+from helpers.workbook.check import expect, refuse, refuse_values
+from helpers.workbook.notebook_05_models import BOOK, TEXT, Reciter, Untrained
 from helpers.workbook.notebook_05_text import exercise_5_4, exercise_5_5
 
 __all__ = ["exercise_5_1", "exercise_5_2", "exercise_5_3", "exercise_5_4", "exercise_5_5", "exercise_5_6"]

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helpers.workbook.check import expect, refuse
+from helpers.workbook.check import NOTHING, expect, refuse
 
 
 def as_ids(found: Any) -> list[int]:
     """Ids as a list, from whatever holds them; refuses what holds none."""
-    refuse(found is None, "Your function returns nothing: is there a `return`, at the right depth?")
+    refuse(found is None, NOTHING)
     refuse(not isinstance(found, list | tuple | Tensor), f"A list of ids is wanted, not a {type(found).__name__}.")
     return [int(i) for i in (found.flatten() if isinstance(found, Tensor) else found)]
 

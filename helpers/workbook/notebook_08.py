@@ -5,8 +5,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from helpers.workbook.check import WrongError, expect, refuse
-from helpers.workbook.notebook_08_models import NOTHING, exercise_8_2, exercise_8_4
+from helpers.workbook.check import NOTHING, WrongError, expect, refuse
+from helpers.workbook.notebook_08_models import exercise_8_2, exercise_8_4
 
 __all__ = ["exercise_8_1", "exercise_8_2", "exercise_8_3", "exercise_8_4", "exercise_8_5", "exercise_8_6"]
 

@@ -5,9 +5,7 @@ from torch import Tensor
 
 from helpers.config import GPTConfig
 from helpers.model import CausalSelfAttention
-from helpers.workbook.check import expect, refuse
-
-NOTHING = "Your function returns nothing: is there a `return`, at the right depth?"
+from helpers.workbook.check import NOTHING, expect, refuse
 
 
 def same_numbers(a: Tensor, b: Tensor) -> bool:

@@ -4,10 +4,8 @@ import math
 
 import torch
 
-from helpers.workbook.check import expect, refuse
+from helpers.workbook.check import NOTHING, expect, refuse, refuse_values
 from helpers.workbook.notebook_09_models import exercise_9_2, exercise_9_4
-
-NOTHING = "Your function returns nothing: is there a `return`, at the right depth?"
 
 __all__ = ["exercise_9_1", "exercise_9_2", "exercise_9_3", "exercise_9_4", "exercise_9_5", "exercise_9_6"]
 
@@ -17,17 +15,16 @@ def exercise_9_1(per_doubling) -> str:
     found = _number(per_doubling([1, 2, 4, 8], [0.3, 0.4, 0.5, 0.6]))
     slips = {
         0.1 / math.log(2): "That is per e-fold: take the logarithm to base 2, `math.log2`, and a step is a doubling.",
-        0.3322: "That is per tenfold: take the logarithm to base 2, `math.log2`, and a step is a doubling.",
+        0.1 / math.log10(2): "That is per tenfold: take the logarithm to base 2, `math.log2`: a step is a doubling.",
         0.04: "Your line is over the repetitions themselves: put their logarithm to base 2 below the shares.",
         0.3: "That is where the line begins, at one repetition. Wanted is its slope.",
         10.0: "You divide by the spread of the shares: divide by that of the logarithms.",
         0.8 / 3.5: "Your line goes through zero. Take both means off first.",
         0.125: "That is the covariance: divide by the sum of the squares of x's deviations, too.",
         0.075: "You divide by n above and by n - 1 below: take sums in both places.",
-        0.1333: "You divide by n - 1 above and by n below: take sums in both places.",
+        0.4 / 3: "You divide by n - 1 above and by n below: take sums in both places.",
     }
-    for wrong, sentence in slips.items():
-        refuse(math.isclose(found, wrong, abs_tol=1e-4), sentence)
+    refuse_values(found, slips)
     expect(found, 0.1, "From 0.3 at 1 to 0.6 at 8 it rises by {wanted} per doubling, not {found}.", 1e-6)
     found = _number(per_doubling([1, 2, 16], [0.0, 0.6, 0.6]))
     refuse(math.isclose(found, 0.15, abs_tol=1e-4), "You use the first and the last point only: all of them count.")
@@ -53,8 +50,7 @@ def exercise_9_3(exposure) -> str:
         8 / 3: "You divide the candidates by the rank. Take log2 of that.",
         math.log2(3): "There are 8 candidates, the secret among them: not 9. Or you took log2 of the rank alone.",
     }
-    for wrong, sentence in slips.items():
-        refuse(math.isclose(found, wrong, abs_tol=2e-3), sentence)
+    refuse_values(found, slips)
     fewer = "Two candidates are likelier than the one at place 5: its rank is 3 and its exposure {wanted}, not {found}."
     expect(found, math.log2(8 / 3), fewer, 1e-4)
     found = _number(exposure(scores, 1))
@@ -119,8 +115,7 @@ def exercise_9_6(memorized_bits) -> str:
         15 * 62.0: "A token of 64 symbols carries log2 64 bits, six, and not 64.",
         -60.0: "The sign is the other way round: memorized is what the model need not be told.",
     }
-    for wrong, sentence in slips.items():
-        refuse(math.isclose(found, wrong, abs_tol=1e-3), sentence)
+    refuse_values(found, slips, 1e-3)
     expect(
         found, 60.0, "15 tokens of six bits, of which two bits each are left: {wanted} memorized, not {found}.", 1e-3
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.config import IGNORE
-from helpers.workbook.check import expect, refuse
+from helpers.workbook.check import NOTHING, expect, refuse, refuse_values
 
 
 class _Machine(nn.Module):
@@ -33,14 +33,13 @@ def exercise_9_2(log_likelihood) -> str:
     refuse(
         given != (prefix, secret), "Your function changes the lists that it is given: `prefix + secret` is a new one."
     )
-    refuse(found is None, "Your function returns nothing: is there a `return`, at the right depth?")
+    refuse(found is None, NOTHING)
     refuse(isinstance(found, Tensor) and found.numel() > 1, "One number is wanted, the sum over the secret's tokens.")
     graph = isinstance(found, Tensor) and found.requires_grad
     value = float(found.detach() if isinstance(found, Tensor) else found)
     logs, slips = _known_slips(machine, prefix, secret)
     wanted = logs[range(2, 6), secret].sum().item()
-    for wrong, sentence in slips.items():
-        refuse(math.isclose(value, wrong, abs_tol=1e-4), sentence)
+    refuse_values(value, slips)
     expect(value, wanted, "The log-likelihood of [4, 0, 9, 4] behind [3, 7, 1] is {wanted}, not {found}.", 1e-4)
     refuse(graph, "The result still holds a graph: decorate with `@torch.no_grad()`, or take `.item()`.")
     short = machine(torch.tensor([[5, *secret]]))[0][0].detach().log_softmax(-1)[range(4), secret].sum().item()
