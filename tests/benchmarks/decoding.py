@@ -9,7 +9,6 @@ token reads all weights: measured read bandwidth over their bytes. A turn (`pyth
 FOLDER`) prints the seconds of two runs after a first one, and the bandwidth then.
 """
 
-import csv
 import json
 import sys
 import tempfile
@@ -19,7 +18,6 @@ from pathlib import Path
 
 import torch
 
-from helpers.base.files import ROOT
 from helpers.config import GPTConfig, Recipe
 from helpers.data import gpt2_tokenizer, load_corpus
 from helpers.generate import generate
@@ -29,6 +27,7 @@ from helpers.serve.decoding import for_decoding
 from helpers.serve.provenance import VerbatimIndex
 from helpers.train import Trainer, load_checkpoint, save_checkpoint
 from helpers.windows import Windows
+from tests.benchmarks.table import write_table
 from tests.benchmarks.turns import take_turns
 from tests.reference import hugging_face
 
@@ -107,12 +106,10 @@ def run() -> dict:
     for name, (speed, limit) in ((name, row.values()) for name, row in table.items()):
         share = f"{speed / limit:12.0%}" if limit else f"{'':12s}"
         print(f"  {name:24s} {speed:8.1f} {share} {speed / base:12.2f}", flush=True)
-    (ROOT / "build").mkdir(exist_ok=True)
-    with (ROOT / "build/decoding.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["name", "tokens/s", "limit"])
-        for name, row in table.items():
-            writer.writerow([name, f"{row['tokens/s']:.1f}", f"{row['limit']:.1f}" if row["limit"] else ""])
+    rows = [
+        [name, f"{row['tokens/s']:.1f}", f"{row['limit']:.1f}" if row["limit"] else ""] for name, row in table.items()
+    ]
+    write_table("decoding", ("name", "tokens/s", "limit"), rows)
     return {"bandwidth": reads, **table}
 
 

@@ -6,16 +6,15 @@ series' own aim, recall from 1,000 random places, not the loss on a grid.
 says what came of it.
 """
 
-import csv
 from dataclasses import replace
 from statistics import mean
 
-from helpers.base.files import ROOT
 from helpers.config import PROFILES
 from helpers.data import load_corpus
 from helpers.memorization import corpus_loss, recall
 from helpers.run.experiment import new_trainer, tokenize
 from helpers.runtime import set_up
+from tests.benchmarks.table import write_table
 
 SEEDS = (1337, 1, 2)
 COLUMNS = ("recipe", "seed", "tokens", "loss", "recall_32_32", "recall_50_50")
@@ -47,7 +46,7 @@ def run() -> dict:
         rows += [[name, seed, *found(experiment, data, seed)] for seed in SEEDS]
         shares = [row[4] for row in rows[-len(SEEDS) :]]
         print(f"{name:45s} recall 32 -> 32: " + " ".join(f"{share:.1%}" for share in shares), flush=True)
-        write(rows)
+        write_table("fewer-tokens", COLUMNS, rows)
     return {name: mean(row[4] for row in rows if row[0] == name) for name in CANDIDATES}
 
 
@@ -58,10 +57,3 @@ def found(experiment, data, seed: int) -> tuple[int, float, float, float]:
     loss = corpus_loss(trainer.model, data.tokens, experiment.recipe.window).mean
     shares = [recall(trainer.model, data.tokens, n, n).verbatim for n in (32, 50)]
     return tokens, round(loss, 4), *shares
-
-
-def write(rows: list) -> None:
-    path = ROOT / "build/fewer-tokens.csv"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])

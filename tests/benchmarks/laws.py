@@ -13,6 +13,7 @@ from unittest import mock
 import papermill
 
 from helpers.base.files import ROOT
+from tests.benchmarks.table import write_table
 
 SEEDS = (1, 2, 3, 4, 5)
 SOURCE = ROOT / "notebooks/09_laws_of_memorization.ipynb"
@@ -24,10 +25,7 @@ def run() -> dict:
         with TemporaryDirectory() as folder:
             rows += [[seed, *row] for row in found_with(seed, Path(folder))]
         print(f"seed {seed}: {len(rows):,} rows", flush=True)
-        path = ROOT / "build/laws.csv"
-        path.parent.mkdir(exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("seed", "law", "series", "at", "value"), *rows])
+        write_table("laws", ("seed", "law", "series", "at", "value"), rows)
     return {"rows": len(rows), "seeds": len(SEEDS)}
 
 

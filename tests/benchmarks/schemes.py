@@ -5,14 +5,12 @@ trains one on the grid for a third of the steps; here all three train to the end
 `python -m tests.benchmarks schemes` writes build/schemes.csv; data/runs has the one that README and notebook 05 show.
 """
 
-import csv
-
-from helpers.base.files import ROOT
 from helpers.config import POLICIES, PROFILES
 from helpers.data import load_corpus
 from helpers.memorization import corpus_loss, recall
 from helpers.run.experiment import new_trainer, tokenize
 from helpers.runtime import set_up
+from tests.benchmarks.table import write_table
 
 SEED = 1337
 COLUMNS = ("windows", "steps", "loss_grid", "loss_shift_1", "recall_32_32")
@@ -30,8 +28,5 @@ def run() -> dict:
         exact = recall(trainer.model, data.tokens, 32, 32).verbatim
         rows.append([policy, steps, *(f"{loss:.4f}" for loss in losses), f"{exact:.3f}"])
         print(*rows[-1])
-    path = ROOT / "build/schemes.csv"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    write_table("schemes", COLUMNS, rows)
     return {row[0]: dict(zip(COLUMNS[1:], row[1:], strict=True)) for row in rows}

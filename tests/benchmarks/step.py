@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers.base.cross_entropy import linear_cross_entropy
+from helpers.base.timing import seconds_of
 from helpers.config import GPTConfig, Recipe
 from helpers.model import GPT
 from helpers.optim import Muon
@@ -112,14 +113,4 @@ def parts_of_a_pass(B: int, T: int, runtime: Runtime) -> dict[str, float]:
 
     found = {"products of the blocks": products, "attention": attention, "head and loss": head, "casts": casts}
     times = {"products of the blocks": config.n_layer, "attention": config.n_layer, "head and loss": 1, "casts": 1}
-    return {name: times[name] * seconds_of(call) for name, call in found.items()}
-
-
-def seconds_of(call: Callable, least: float = 0.5) -> float:
-    """Seconds of one call, the first left out, measured for half a second at least."""
-    call()
-    count, start = 0, time.perf_counter()
-    while (spent := time.perf_counter() - start) < least:
-        call()
-        count += 1
-    return spent / count
+    return {name: times[name] * seconds_of(call, within=0.5) for name, call in found.items()}
