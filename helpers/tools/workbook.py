@@ -2,7 +2,7 @@
 
 nbgrader's own preprocessors put a stub in the place of each solution, exactly as they do when a teacher hands the
 notebooks out by nbgrader. What an exercise printed is left out, what tells the result of a guess is folded; all else
-stays. The graded assignment has no outputs and no link to its solution.
+stays, the numbers of the cells too. The graded assignment has no outputs and no link to its solution.
 """
 
 import re
@@ -12,8 +12,8 @@ from typing import Any
 
 import nbformat
 from nbconvert.exporters import NotebookExporter
-from nbconvert.preprocessors import Preprocessor, TagRemovePreprocessor
-from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
+from nbconvert.preprocessors import Preprocessor
+from nbgrader.preprocessors import CheckCellMetadata, ClearSolutions, ComputeChecksums, LockCells
 from traitlets.config import Config
 
 from helpers.base.files import ROOT, atomic_write
@@ -41,7 +41,7 @@ class ForStudents(Preprocessor):
                 guessed, shown = True, False
             elif "exercise" in tags:
                 if cell.cell_type == "code":
-                    cell.metadata["tags"] = ["exercise", "raises-exception"]  # no output that nbval could compare
+                    cell.metadata["tags"], cell.outputs = ["exercise", "raises-exception"], []
             elif guessed and cell.cell_type == "code":
                 cell.metadata["collapsed"] = True  # Jupyter's older notebook
                 cell.metadata["jupyter"] = {"outputs_hidden": True}  # JupyterLab
@@ -65,11 +65,12 @@ def sources() -> list[Path]:
 def student_version(source: Path) -> str:
     """The text of the student's notebook that is made from `source`."""
     config, graded = Config(), source.parent != FOLDER.parent
-    config.TagRemovePreprocessor.remove_all_outputs_tags = {"exercise"}
-    makers = [LockCells, ClearSolutions, CheckCellMetadata, ComputeChecksums, ForStudents, TagRemovePreprocessor]
-    config.NotebookExporter.preprocessors = [*makers, *([ClearOutput] if graded else [])]
-    config.TagRemovePreprocessor.enabled = True
+    makers = [LockCells, ClearSolutions, CheckCellMetadata, ComputeChecksums, ForStudents]
+    config.NotebookExporter.preprocessors = makers
     notebook = nbformat.read(source, as_version=4)
+    for cell in (cell for cell in notebook.cells if graded and cell.cell_type == "code"):
+        cell.outputs = []
+        cell.metadata["tags"] = [tag for tag in cell.metadata.get("tags", []) if not tag.startswith("nbval-")]
     head = notebook.cells[0]
     title, links, rest = head.source.replace(SOLVED, f"{SOLVED}workbook/").split("\n\n", 2)
     hint = HEAD if graded else HEAD + LINK.format(solved=f"../{source.name}")
