@@ -1,10 +1,12 @@
 """What the tests share: small models, small texts, and places that are not the reader's own."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
+from helpers.base.files import ROOT
 from helpers.base.group import Group
 from helpers.config import GPTConfig, Recipe
 from helpers.data import BPETokenizer, gpt2_tokenizer, load_corpus
@@ -14,6 +16,10 @@ from helpers.train import Trainer
 from helpers.windows import Windows
 
 CPU = Runtime(torch.device("cpu"), torch.float32, ("cpu: for tests", "fp32: for tests"))
+# Inductor's cache holds kernels of one processor class only: those of another, played on the same machine, end Python.
+CLASS = torch.backends.cpu.get_cpu_capability().replace(" ", "-")
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / "build/inductor" / CLASS))
+
 TINY = GPTConfig(block_size=16, vocab_size=50, n_layer=2, n_head=2, n_embd=16)
 
 
