@@ -54,7 +54,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 def _losses_and_gradient_(logits: Tensor, targets: Tensor, ignore: int) -> Tensor:
     """The sum of the losses; `logits` (R, V) become softmax(logits) - onehot(targets), or 0 at `ignore`."""
-    fine = 64 if logits.device.type == "cpu" else len(logits)  # rows whose fp32 copy stays in a core's cache
+    fits = max(1, 2**19 // logits.size(1))  # rows whose fp32 copy, 2 MB, stays in a core's cache
+    fine = fits if logits.device.type == "cpu" else len(logits)
     loss = torch.zeros((), device=logits.device)
     for part, y in zip(logits.split(fine), targets.split(fine), strict=True):
         valid, y = (y != ignore)[:, None], y.clamp(min=0)[:, None]  # (R, 1)
