@@ -11,7 +11,7 @@ from helpers.checkpoint import CheckpointError, save_checkpoint
 from helpers.generate import generate
 from helpers.memorization import corpus_loss
 from helpers.quantize import quantize_int8, quantize_rows, save_int8
-from helpers.serve import kernels
+from helpers.serve import kernels, one_row
 from helpers.serve.decoding import FORMATS, for_decoding, kernels_of, load_for_decoding, with_kernels
 from tests.conftest import same, tiny_gpt
 
@@ -124,6 +124,41 @@ def test_timing_takes_milliseconds():
 
 def test_every_shape_of_a_model_says_how_it_is_multiplied():
     said = kernels_of(quantize_int8(tiny_gpt(n_embd=64)))
+    assert {s.split(":")[0] for s in said} == {"64 -> 192", "64 -> 64", "64 -> 256", "256 -> 64", "64 -> 50"}
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), SHAPES)
+def test_the_kernel_of_a_single_row_is_no_slower_than_the_plain_one(n_in, n_out):
+    """As it was timed, once, here: the first edition's took 1.6 times as long as plain on a CPU with AVX-512."""
+    name, why = one_row.fastest(n_in, n_out)
+    seconds = one_row.timed(n_in, n_out)
+    assert seconds[name] <= seconds["plain"]
+    assert why.startswith(f"{n_in:,} -> {n_out:,}: {name}, ")
+    assert one_row.timed(n_in, n_out) is seconds, "timed once"
+
+
+def test_the_kernel_of_a_single_row_follows_the_clock(monkeypatch):
+    for taken, seconds in {"plain": (1.0, 1.0, 0.95), "as a vector": (2.0, 1.0, 1.1)}.items():
+        found = dict(zip(one_row.KERNELS, seconds, strict=True))
+        monkeypatch.setattr(one_row, "timed", lambda *_, found=found: found)
+        assert one_row.fastest.__wrapped__(768, 768)[0] == taken
+
+
+@pytest.mark.parametrize("name", one_row.KERNELS)
+def test_every_kernel_of_a_single_row_multiplies_right_and_leaves_onednn_as_it_was(name, monkeypatch):
+    monkeypatch.setattr(one_row, "fastest", lambda *_: (name, ""))
+    model = tiny_gpt(seed=2, scale=3.0, n_embd=64)
+    ready, before = for_decoding(model, "bf16"), torch.backends.mkldnn.enabled
+    with torch.no_grad(), ThreadPoolExecutor(8) as pool:
+        exact = ready.float()(IDX[:1, :1])[0]
+        ready.bfloat16()
+        found = list(pool.map(lambda _: ready(IDX[:1, :1])[0], range(16)))
+    assert all((logits - exact).norm() <= 0.02 * exact.norm() for logits in found)
+    assert torch.backends.mkldnn.enabled is before
+
+
+def test_every_shape_of_a_bf16_model_says_how_its_rows_are_multiplied():
+    said = kernels_of(for_decoding(tiny_gpt(n_embd=64), "bf16"))
     assert {s.split(":")[0] for s in said} == {"64 -> 192", "64 -> 64", "64 -> 256", "256 -> 64", "64 -> 50"}
 
 

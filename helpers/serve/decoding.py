@@ -6,24 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from helpers.checkpoint import CheckpointError, load_checkpoint, read_meta
 from helpers.model import GPT
 from helpers.quantize import Int8Linear, load_int8, quantize_int8
-from helpers.serve.kernels import fastest, packed_kernel
+from helpers.serve import kernels, one_row
 
 FORMATS = ("fp32", "bf16", "int8")  # what weights can be served in
-
-
-class _OneRowLinear(nn.Linear):
-    """A bf16 Linear that multiplies a single row as a vector, which PyTorch's CPU kernels do faster."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.numel() != self.in_features:
-            return super().forward(x)
-        y = self.weight.mv(x.flatten())  # (out,)
-        return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], -1)
 
 
 def for_decoding(model: GPT, weights: str = "fp32", kernel: str | None = None) -> GPT:
@@ -43,8 +33,9 @@ def for_decoding(model: GPT, weights: str = "fp32", kernel: str | None = None) -
     for module, name, child in [(m, n, c) for m in twin.modules() for n, c in m.named_children()]:
         if isinstance(child, nn.Linear) and weights == "bf16":
             with torch.device("meta"):
-                row = _OneRowLinear(child.in_features, child.out_features, bias=child.bias is not None)
+                row = one_row.OneRowLinear(child.in_features, child.out_features, bias=child.bias is not None)
             row.weight, row.bias = child.weight, child.bias
+            row.kernel, _ = one_row.fastest(child.in_features, child.out_features)
             setattr(module, name, row)
         elif isinstance(child, nn.Linear):
             child.weight.data = child.weight.data.t().contiguous().t()  # the same matrix, column after column
@@ -55,15 +46,15 @@ def with_kernels(model: GPT, kernel: str | None = None) -> GPT:
     """The same int8 model, multiplying with one of `kernels.KERNELS`, or with the fastest of them here."""
     for module in model.modules():
         if isinstance(module, Int8Linear):
-            module.kernel = partial(packed_kernel, kernel=kernel)
+            module.kernel = partial(kernels.packed_kernel, kernel=kernel)
     return model
 
 
 def kernels_of(model: GPT) -> list[str]:
-    """Which kernel multiplies each shape of matrix of an int8 model here, and why; a sentence each."""
-    matrices = [m for m in model.modules() if isinstance(m, Int8Linear)]
-    shapes = sorted({(*m.weight.shape, m.weight.device.type) for m in matrices})
-    return [fastest(n_in, n_out, device)[1] for n_out, n_in, device in shapes]
+    """Which kernel multiplies each shape of matrix of an int8 model here, or a row of a bf16 one, and why."""
+    matrices = [m for m in model.modules() if isinstance(m, (Int8Linear, one_row.OneRowLinear))]
+    shapes = sorted({(type(m) is one_row.OneRowLinear, *m.weight.shape, m.weight.device.type) for m in matrices})
+    return [(one_row.fastest(i, o) if row else kernels.fastest(i, o, device))[1] for row, o, i, device in shapes]
 
 
 def load_for_decoding(

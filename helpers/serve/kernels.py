@@ -18,7 +18,7 @@ from helpers.quantize import Dequantized
 
 TOKEN, PROMPT = 1, 64  # rows of x that a kernel is timed with: what a decoding step and what a prefill multiply
 NOISE = 1.1  # times that a timing may be off
-CACHES = 8 * 2**20  # bytes of int8 weights that do not stay in a core's caches
+CACHES = 8 * 2**20  # bytes that do not stay in a core's caches, as a large model's weights from token to token
 COLUMNS = 8192  # a wider matrix is timed by so many of its columns
 _PACKING = threading.Lock()  # PyTorch's choice of engine, and its warnings, belong to all threads
 
@@ -157,15 +157,16 @@ def available_kernels(n_in: int, n_out: int, device: str, copies: int = 1) -> di
     return found
 
 
+def to_be_timed(n_in: int, n_out: int, bytes_per_number: int = 1) -> tuple[int, int]:
+    """Columns of a matrix (n_out, n_in) that are timed, and how many such matrices in turns: as a token reads them."""
+    columns = min(n_out, COLUMNS)
+    return columns, -(-CACHES // (n_in * columns * bytes_per_number)) if min(n_in, n_out) >= LARGE else 1
+
+
 @cache
 def timed(n_in: int, n_out: int, device: str) -> dict[str, tuple[float, float]]:
-    """Seconds of each kernel here, for a row and for PROMPT rows of x times a matrix (n_out, n_in); measured once.
-
-    A large model's weights come from memory at every token, and never twice in a row: so several matrices take turns,
-    more than a core's caches hold.
-    """
-    columns = min(n_out, COLUMNS)
-    copies = -(-CACHES // (n_in * columns)) if min(n_in, n_out) >= LARGE else 1
+    """Seconds of each kernel here, for a row and for PROMPT rows of x times a matrix (n_out, n_in); measured once."""
+    columns, copies = to_be_timed(n_in, n_out)
     x, many = (torch.ones(n, n_in, device=device) for n in (TOKEN, PROMPT))  # no random number is drawn: runs repeat
     kernels = available_kernels(n_in, columns, device, copies)
     row = seconds_in_turns([lambda packed=packed: [p(x) for p in packed] for packed in kernels.values()], device)

@@ -1,9 +1,9 @@
 """Where the seconds of a training step of GPT-2 124M go, and which share of the machine's matrix rate it reaches.
 
 `python -m tests.benchmarks step` takes steps of 4 x 128 and of 32 x 256 tokens, as `python -m helpers train` does.
-Optimizers and clipping are timed inside the step. What the forward and backward pass consists of is timed apart, on the
-same shapes: products of the blocks' matrices, attention, head and loss, casts of the weights. The rest is LayerNorm,
-GELU, additions and dispatch.
+Optimizers, clipping, head and loss are timed inside the step: how long an exponential takes depends on its numbers.
+What else the forward and backward pass consists of is timed apart, on the same shapes: products of the blocks'
+matrices, attention, GELU, LayerNorm, casts of the weights. The rest is additions, embeddings and dispatch.
 """
 
 import time
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.base.cross_entropy import linear_cross_entropy
+from helpers import model
 from helpers.base.timing import seconds_of
 from helpers.config import GPTConfig, Recipe
 from helpers.model import GPT
@@ -53,11 +53,15 @@ def seconds_of_a_step(B: int, T: int, steps: int, runtime: Runtime) -> dict[str,
     recipe = Recipe(steps=10_000, window=T, batch_size=B, policy="grid", lr=3e-4, muon_lr=3e-4)
     trainer = Trainer(GPT(GPTConfig()).to(runtime.device), Windows(tokens, T, B, "grid", SEED), recipe, runtime)
     fit_to_machine(trainer)
-    clocks = {"Muon": 0.0, "AdamW": 0.0, "clipping": 0.0}
+    clocks = {"Muon": 0.0, "AdamW": 0.0, "clipping": 0.0, "head and loss": 0.0}
     for optimizer in trainer.optimizers:
         optimizer.step = timed(optimizer.step, clocks, "Muon" if isinstance(optimizer, Muon) else "AdamW")
     clipping = timed(nn.utils.clip_grad_norm_, clocks, "clipping")
-    with mock.patch.object(nn.utils, "clip_grad_norm_", clipping):
+    head = timed(model.linear_cross_entropy, clocks, "head and loss")  # its forward pass makes the gradients, too
+    with (
+        mock.patch.object(nn.utils, "clip_grad_norm_", clipping),
+        mock.patch.object(model, "linear_cross_entropy", head),
+    ):
         stream = trainer.steps()
         next(stream)
         clocks.update(dict.fromkeys(clocks, 0.0))
@@ -91,8 +95,8 @@ def parts_of_a_pass(B: int, T: int, runtime: Runtime) -> dict[str, float]:
         ]
         for i, o in shapes
     ]
-    x, table = torch.randn(N, C, requires_grad=True), torch.randn(config.vocab_size, C, requires_grad=True)
-    targets = torch.randint(config.vocab_size, (N,))
+    x, wide = torch.randn(N, C, requires_grad=True), torch.randn(N, 4 * C, dtype=dtype, requires_grad=True)
+    norm = nn.LayerNorm(C)
     weights = [torch.randn(12 * C, C) for _ in range(config.n_layer)]  # the table is cast with the head
 
     def products() -> None:
@@ -102,15 +106,16 @@ def parts_of_a_pass(B: int, T: int, runtime: Runtime) -> dict[str, float]:
     def attention() -> None:
         torch.autograd.grad(F.scaled_dot_product_attention(q, q, q, is_causal=True).sum(), q)
 
-    def head() -> None:
-        with runtime.autocast():
-            loss = linear_cross_entropy(x, table, targets)
-        torch.autograd.grad(loss, (x, table))
+    def gelu() -> None:
+        torch.autograd.grad(F.gelu(wide, approximate="tanh"), wide, wide)
+
+    def layer_norm() -> None:
+        torch.autograd.grad(norm(x), (x, norm.weight, norm.bias), x)
 
     def casts() -> None:
         for weight in weights:
             weight.to(dtype)
 
-    found = {"products of the blocks": products, "attention": attention, "head and loss": head, "casts": casts}
-    times = {"products of the blocks": config.n_layer, "attention": config.n_layer, "head and loss": 1, "casts": 1}
-    return {name: times[name] * seconds_of(call, within=0.5) for name, call in found.items()}
+    found = {"products of the blocks": (config.n_layer, products), "attention": (config.n_layer, attention)}
+    found |= {"GELU": (config.n_layer, gelu), "LayerNorm": (2 * config.n_layer + 1, layer_norm), "casts": (1, casts)}
+    return {name: times * seconds_of(call, within=0.5) for name, (times, call) in found.items()}
