@@ -11,7 +11,7 @@ from helpers.checkpoint import CheckpointError, save_checkpoint
 from helpers.generate import generate
 from helpers.memorization import corpus_loss
 from helpers.quantize import quantize_int8, quantize_rows, save_int8
-from helpers.serve import kernels, one_row
+from helpers.serve import decoding, kernels, one_row
 from helpers.serve.decoding import FORMATS, for_decoding, kernels_of, load_for_decoding, with_kernels
 from tests.conftest import same, tiny_gpt
 
@@ -146,7 +146,7 @@ def test_the_kernel_of_a_single_row_follows_the_clock(monkeypatch):
 
 @pytest.mark.parametrize("name", one_row.KERNELS)
 def test_every_kernel_of_a_single_row_multiplies_right_and_leaves_onednn_as_it_was(name, monkeypatch):
-    monkeypatch.setattr(one_row, "fastest", lambda *_: (name, ""))
+    monkeypatch.setattr(decoding, "fastest_for_a_row", lambda *_: (name, ""))
     model = tiny_gpt(seed=2, scale=3.0, n_embd=64)
     ready, before = for_decoding(model, "bf16"), torch.backends.mkldnn.enabled
     with torch.no_grad(), ThreadPoolExecutor(8) as pool:

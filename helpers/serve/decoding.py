@@ -11,7 +11,9 @@ from torch import nn
 from helpers.checkpoint import CheckpointError, load_checkpoint, read_meta
 from helpers.model import GPT
 from helpers.quantize import Int8Linear, load_int8, quantize_int8
-from helpers.serve import kernels, one_row
+from helpers.serve.kernels import fastest, packed_kernel
+from helpers.serve.one_row import OneRowLinear
+from helpers.serve.one_row import fastest as fastest_for_a_row
 
 FORMATS = ("fp32", "bf16", "int8")  # what weights can be served in
 
@@ -33,9 +35,9 @@ def for_decoding(model: GPT, weights: str = "fp32", kernel: str | None = None) -
     for module, name, child in [(m, n, c) for m in twin.modules() for n, c in m.named_children()]:
         if isinstance(child, nn.Linear) and weights == "bf16":
             with torch.device("meta"):
-                row = one_row.OneRowLinear(child.in_features, child.out_features, bias=child.bias is not None)
+                row = OneRowLinear(child.in_features, child.out_features, bias=child.bias is not None)
             row.weight, row.bias = child.weight, child.bias
-            row.kernel, _ = one_row.fastest(child.in_features, child.out_features)
+            row.kernel, _ = fastest_for_a_row(child.in_features, child.out_features)
             setattr(module, name, row)
         elif isinstance(child, nn.Linear):
             child.weight.data = child.weight.data.t().contiguous().t()  # the same matrix, column after column
@@ -46,15 +48,15 @@ def with_kernels(model: GPT, kernel: str | None = None) -> GPT:
     """The same int8 model, multiplying with one of `kernels.KERNELS`, or with the fastest of them here."""
     for module in model.modules():
         if isinstance(module, Int8Linear):
-            module.kernel = partial(kernels.packed_kernel, kernel=kernel)
+            module.kernel = partial(packed_kernel, kernel=kernel)
     return model
 
 
 def kernels_of(model: GPT) -> list[str]:
     """Which kernel multiplies each shape of matrix of an int8 model here, or a row of a bf16 one, and why."""
-    matrices = [m for m in model.modules() if isinstance(m, (Int8Linear, one_row.OneRowLinear))]
-    shapes = sorted({(type(m) is one_row.OneRowLinear, *m.weight.shape, m.weight.device.type) for m in matrices})
-    return [(one_row.fastest(i, o) if row else kernels.fastest(i, o, device))[1] for row, o, i, device in shapes]
+    matrices = [m for m in model.modules() if isinstance(m, (Int8Linear, OneRowLinear))]
+    shapes = sorted({(type(m) is OneRowLinear, *m.weight.shape, m.weight.device.type) for m in matrices})
+    return [(fastest_for_a_row(i, o) if row else fastest(i, o, device))[1] for row, o, i, device in shapes]
 
 
 def load_for_decoding(
