@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.base.timing import seconds_in_turns
+from helpers.config import LARGE
 from helpers.serve.kernels import NOISE, to_be_timed
 
 _SWITCH = threading.Lock()  # whether oneDNN is used is one setting for all threads
@@ -62,7 +63,12 @@ def timed(n_in: int, n_out: int) -> dict[str, float]:
 
 @cache
 def fastest(n_in: int, n_out: int) -> tuple[str, str]:
-    """The kernel to take for a bf16 matrix (n_out, n_in), and why: another than plain is faster, by more than noise."""
+    """The kernel to take for a bf16 matrix (n_out, n_in), and why: another than plain is faster, by more than noise.
+
+    A small matrix stays in the caches, where all are alike: it is not timed, and a small model always has equal bits.
+    """
+    if min(n_in, n_out) < LARGE:
+        return "plain", f"{n_in:,} -> {n_out:,}: plain, so small a matrix stays in the caches"
     seconds = timed(n_in, n_out)
     name = min(seconds, key=seconds.__getitem__)
     gain = seconds["plain"] / seconds[name]
