@@ -25,9 +25,9 @@ def cell(name: str) -> str:
 @pytest.mark.parametrize(
     ("large", "device", "length", "places", "where"),
     [
-        (False, "cpu", 9000, 300, "as served"),
+        (False, "cpu", 9000, 200, "as served"),
         (True, "cpu", 4096, 100, "as served"),
-        (True, "cuda", 9000, 300, "cuda"),
+        (True, "cuda", 9000, 200, "cuda"),
     ],
 )
 def test_notebook_08_measures_a_large_model_where_it_takes_no_hours(capsys, large, device, length, places, where):

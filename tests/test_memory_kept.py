@@ -11,16 +11,16 @@ from helpers.run.experiment import new_trainer, tokenize
 from helpers.serve import kernels
 from helpers.serve.decoding import with_kernels
 
-PASSAGE = 600  # tokens
+PASSAGE = 300  # tokens
 
 
 @pytest.fixture(scope="module")
 def learnt():
-    """The demo model, some ten seconds old: it knows the scene's first tokens by heart."""
+    """The demo model, some seconds old: it knows the scene's first tokens by heart."""
     demo = PROFILES["demo"]
     data = tokenize(demo.main, load_corpus(demo.corpus))
     tokens = data.tokens[:PASSAGE]
-    trainer = new_trainer(demo.main, data, 1337, "cpu", tokens=tokens, steps=280, batch_size=4, window=64)
+    trainer = new_trainer(demo.main, data, 1337, "cpu", tokens=tokens, steps=200, batch_size=4, window=64)
     losses = [step.loss for step in trainer.steps()]
     assert losses[-1] < 0.2 < 6 < losses[0], "it has learnt something"
     return trainer.model.eval(), tokens

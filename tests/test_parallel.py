@@ -21,7 +21,7 @@ from tests.commands import Process, Torchrun
 from tests.conftest import tiny_trainer
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-TRAIN = ["train", "--device", "cpu", "--save-every", "4", "--set", "batch_size=4", "window=48"]
+TRAIN = ["train", "--device", "cpu", "--excerpt", "4000", "--save-every", "4", "--set", "batch_size=4", "window=48"]
 
 
 def torchrun(processes: int, folder, *more: str) -> str:
@@ -81,16 +81,16 @@ def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_dies_ends_the_run_with_one_message_and_a_checkpoint(tmp_path, rank):
     folder = tmp_path / "run"
-    run = start(2, folder, "--steps", "60")
+    run = start(2, folder, "--steps", "30")
     while run.poll() is None and not (folder / "checkpoint").exists():
         time.sleep(0.01)
     os.kill(run.pid(rank), signal.SIGKILL)
     assert run.wait(timeout=180) != 0
     assert run.text().count("error: a process of this run is gone") == 1, run.text()
-    rest = one_process(folder, "--steps", "60", "--resume")
+    rest = one_process(folder, "--steps", "30", "--resume")
     assert "resumed after step" in rest
-    assert len(losses(folder)) == 60
-    assert [a - b for a, b in pairwise(r["step"] for r in read_log(folder / "log.csv"))] == [-1] * 59
+    assert len(losses(folder)) == 30
+    assert [a - b for a, b in pairwise(r["step"] for r in read_log(folder / "log.csv"))] == [-1] * 29
 
 
 def test_more_processes_than_windows_are_refused(tokens):

@@ -44,7 +44,7 @@ def test_a_finished_run_is_copied_without_its_weights_and_read_back(tmp_path, mo
 def test_a_run_made_as_notebook_04_makes_it_is_recorded(tmp_path, monkeypatch):
     """No command line: `describe`, `Session`, `begin`, `run`, `report`."""
     profile, corpus = pick_profile("demo"), load_corpus("sample")
-    main = replace(profile.main, recipe=replace(profile.main.recipe, steps=1))
+    main = replace(profile.main, recipe=replace(profile.main.recipe, steps=1, window=48))  # too short for a recall
     data = tokenize(main, corpus)
     trainer = new_trainer(main, data, 1)
     meta = describe(profile, data, trainer)

@@ -187,6 +187,13 @@ def test_what_a_program_imports_is_what_python_loads_for_it():
     assert sorted(str(ROOT / file) for file in imported(program)) == done.stdout.split()
 
 
+def test_what_executes_a_notebook_does_not_build_the_grammar_of_addresses():
+    program = (
+        "import sys\nimport helpers.tools.execute\nassert {'jsonschema'} == {'jsonschema', 'lark'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 def test_only_commands_import_helpers_late():
     """So what `imported` finds at the top of the files is all: for make, and for a Space."""
     for path in (ROOT / "helpers").glob("**/*.py"):

@@ -67,18 +67,17 @@ class Evaluation:
     losses: dict[int, float] = field(default_factory=dict)  # step -> whole-corpus loss, in nats per token
 
     def every(self) -> int:
-        """Steps between measurements: twenty per run, or a hundred where the first success ends it.
+        """Steps between measurements: ten per run, or a hundred where the first success ends it.
 
-        A large model's are ten at most, or what a tenth of its training pays for: a pass costs a third of training on
-        as many tokens, and the last quarter's count twice.
+        A large model's are no more than a tenth of its training pays for: a pass costs a third of training on as many
+        tokens, and the last quarter's count twice.
         """
         recipe = self.trainer.recipe
-        many = 100 if recipe.stop_at_target else 20
+        many = 100 if recipe.stop_at_target else 10
         if not self._large:
             return max(1, recipe.steps // many)
         passes = 0.1 * 3 * recipe.steps * recipe.batch_size * recipe.window / self.tokens.numel()
-        many = max(1, min(many if recipe.stop_at_target else 10, int(passes / 1.25) - 1))
-        return -(-recipe.steps // many)
+        return -(-recipe.steps // max(1, min(many, int(passes / 1.25) - 1)))
 
     def due(self, step: int) -> bool:
         """Whether this step is followed by a measurement; the last one always is."""
