@@ -51,7 +51,7 @@ def trainer_of_bytes(tokens, **changes):
 
 
 def line(folder, *more: str) -> list[str]:
-    """A fifth of the scene, which every step measures; in short windows, of which a report measures no recall."""
+    """A fifth of the scene, measured every second step; in short windows, of which a report measures no recall."""
     short = ["--excerpt", "4000", "--set", "batch_size=4", "window=48"]
     return ["train", "--device", "cpu", "--steps", "24", "--save-every", "6", *short, "--out", str(folder), *more]
 
