@@ -1,8 +1,8 @@
 """Checkpoints: a folder with weights as safetensors, the rest as JSON, and what a resumed run needs."""
 
 import json
-import pickle
 import shutil
+from collections.abc import Collection
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,8 @@ def load_checkpoint(folder: str | Path, model_class: type[nn.Module]) -> tuple[n
     return model.eval(), meta
 
 
-def read_meta(folder: str | Path) -> dict[str, Any]:
-    """What meta.json says. Raises CheckpointError if there is no checkpoint or the file is damaged."""
+def read_meta(folder: str | Path, needs: Collection[str] = ()) -> dict[str, Any]:
+    """What meta.json says. CheckpointError if there is no checkpoint, or the file is damaged or lacks `needs`."""
     folder = settle(Path(folder))
     if not folder.exists():
         raise CheckpointError(
@@ -74,11 +74,21 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
             "mount Drive first, in both, or run one of the two on this machine.)"
         )
     try:
-        return json.loads((folder / META).read_text(encoding="utf-8"))
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is no checkpoint of this series: it has no {META}") from error
     except ValueError as error:
         raise CheckpointError(f"{folder}/{META} is damaged ({error}); delete {folder} and train again") from error
+    _require_entries(folder / META, meta, needs)
+    return meta
+
+
+def _require_entries(file: Path, found: Any, needs: Collection[str]) -> None:
+    """CheckpointError unless a file of a checkpoint holds a dictionary with these entries."""
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file} is damaged (no dictionary); delete {file.parent} and train again")
+    if absent := [name for name in needs if name not in found]:
+        raise CheckpointError(f"{file} lacks {', '.join(absent)}: no run of this series wrote it; train again")
 
 
 def load_weights(folder: str | Path, model: nn.Module) -> None:
@@ -94,15 +104,17 @@ def load_weights(folder: str | Path, model: nn.Module) -> None:
         raise CheckpointError(f"{file} belongs to another model: {error}") from error
 
 
-def read_training(folder: str | Path) -> dict[str, Any]:
-    """What `save_checkpoint` was given as `training`. Raises CheckpointError if it is missing or damaged."""
+def read_training(folder: str | Path, needs: Collection[str] = ()) -> dict[str, Any]:
+    """What `save_checkpoint` was given as `training`. CheckpointError if it is missing, damaged or lacks `needs`."""
     file = settle(Path(folder)) / TRAINING
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        training = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} cannot be resumed: it has no {TRAINING}; start over with --fresh") from error
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # bytes that are no pickle end in any of a dozen errors
         raise CheckpointError(f"{file} is damaged ({error}); delete {folder} and train again") from error
+    _require_entries(file, training, needs)
+    return training
 
 
 def has_checkpoint(folder: str | Path) -> bool:

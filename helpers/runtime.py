@@ -1,7 +1,9 @@
 """Where and in which precision to compute: each automatic choice comes with the sentence that says why."""
 
 import importlib.util
+import os
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -84,6 +86,8 @@ def pick_compile(device: torch.device, large: bool) -> tuple[bool, str]:
         return False, "not compiled: a minute of compiling pays on a CUDA GPU and for a large model only"
     if importlib.util.find_spec("triton") is None:
         return False, "not compiled: Triton, which torch.compile needs on a GPU, is not installed"
+    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        return False, "not compiled: Triton, which torch.compile needs on a GPU, finds no C compiler"
     return True, "compiled, if the compiler agrees: fewer and larger kernels"
 
 

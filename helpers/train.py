@@ -20,6 +20,7 @@ from helpers.runtime import Runtime
 from helpers.windows import Windows
 
 __all__ = ["Trainer", "load_checkpoint", "save_checkpoint"]
+STATE = ("step", "seed", "machine", "recipe", "optimizers", "scaler", "rng", "cuda_rng")  # what a resumed run reads
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class Trainer:
 
         `changes`, asked when the trainer is fitted to its machine, says what differs there.
         """
-        state = read_training(folder)
+        state = read_training(folder, needs=STATE)
         mine = asdict(self.recipe) | {"seed": self.windows.seed}
         theirs = {"half_windows": 0.0, "muon_momentum": 0.95} | state["recipe"]  # which a first edition's lacks
         theirs |= {"seed": state["seed"], "accumulation": self.recipe.accumulation}  # the second may differ
@@ -174,11 +175,11 @@ class Trainer:
         if other:
             raise CheckpointError(f"{folder} is of another run ({'; '.join(other)}); use another folder with --out")
         load_weights(folder, self.model)
-        same_device = state["machine"]["device"] == self.runtime.device.type
+        timed = state["machine"]["device"] == self.runtime.device.type == "cpu"  # on a GPU the card says it
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-            if isinstance(optimizer, Muon) and state["machine"].get("muon") and same_device:
-                optimizer.dtype = getattr(torch, state["machine"]["muon"])  # timed once a run: bits depend on it
+            if isinstance(optimizer, Muon) and state["machine"].get("muon") and timed:
+                optimizer.dtype = getattr(torch, state["machine"]["muon"])  # once a run: bits depend on it
                 self.reasons = (*self.runtime.reasons, f"Muon in {state['machine']['muon']}: as this run began")
         if state["scaler"]:  # empty where the run so far needed no loss scaling
             self.scaler.load_state_dict(state["scaler"])

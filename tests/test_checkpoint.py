@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.base import files, folders
-from helpers.checkpoint import CheckpointError, load_weights
+from helpers.checkpoint import CheckpointError, load_weights, read_meta
 from helpers.model import GPT
 from helpers.train import load_checkpoint, save_checkpoint
-from tests.conftest import tiny_gpt
+from tests.conftest import tiny_gpt, tiny_trainer
 
 
 @pytest.fixture
@@ -105,6 +105,8 @@ def damage(folder, how):
         weights.unlink()
     elif how == "damaged meta":
         meta.write_text(meta.read_text()[:20])
+    elif how == "meta of something else":
+        meta.write_text("[]")
     elif how == "no meta":
         meta.unlink()
     elif how == "other shape":
@@ -122,6 +124,7 @@ def damage(folder, how):
         ("not weights", "is damaged"),
         ("no weights", "no checkpoint of this series"),
         ("damaged meta", "is damaged"),
+        ("meta of something else", "is damaged"),
         ("no meta", "no checkpoint of this series"),
         ("other shape", "belongs to another model"),
         ("other kind", "holds no GPT configuration"),
@@ -132,6 +135,40 @@ def test_a_wrong_checkpoint_is_refused(saved, how, message):
     damage(folder, how)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(folder, GPT)
+
+
+def test_what_a_reader_needs_of_meta_must_be_there(saved):
+    _, folder = saved
+    assert read_meta(folder, needs=["config"])
+    with pytest.raises(CheckpointError, match=r"meta\.json lacks corpus, rows: no run of this series wrote it"):
+        read_meta(folder, needs=["corpus", "config", "rows"])
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("truncated", r"training\.pt is damaged"),
+        ("something else", r"training\.pt is damaged"),
+        ("a list", r"training\.pt is damaged \(no dictionary\)"),
+        ("absent", r"cannot be resumed: it has no training\.pt; start over with --fresh"),
+        ("without moments", r"training\.pt lacks optimizers: no run of this series wrote it"),
+    ],
+)
+def test_a_wrong_training_state_is_refused(tmp_path, tokens, how, message):
+    trainer = tiny_trainer(tokens)
+    folder = save_checkpoint(tmp_path / "c", trainer.model, {}, trainer.training_state())
+    file = folder / "training.pt"
+    if how == "truncated":
+        file.write_bytes(file.read_bytes()[:-200])
+    elif how == "something else":
+        file.write_bytes(b"GIF89a")
+    elif how == "absent":
+        file.unlink()
+    else:
+        rest = {name: value for name, value in trainer.training_state().items() if name != "optimizers"}
+        torch.save([] if how == "a list" else rest, file)
+    with pytest.raises(CheckpointError, match=message):
+        trainer.resume(folder)
 
 
 def test_weights_of_another_model_are_refused_by_name(saved):

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from helpers.base.files import read_json
-from helpers.checkpoint import CheckpointError
+from helpers.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from helpers.config import PROFILES, Experiment, GPTConfig, Recipe
+from helpers.model import GPT
 from helpers.run.experiment import trained
 from helpers.run.session import Session
-from tests.conftest import same
+from tests.conftest import same, tiny_gpt
 
 SMALL = GPTConfig(block_size=128, n_layer=1, n_head=2, n_embd=16)
 BRIEF = Experiment(SMALL, Recipe(steps=2, window=128, batch_size=2), excerpt=2000, full_vocab=False)
@@ -42,6 +43,14 @@ def test_a_training_that_is_stopped_is_not_taken_for_a_trained_model(tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         trained(DEMO, tmp_path / "gpt", lambda _: None)
     assert not (tmp_path / "gpt").exists()
+
+
+def test_a_run_without_a_best_model_yet_is_not_thrown_away(tmp_path):
+    (tmp_path / "gpt").mkdir()
+    checkpoint = save_checkpoint(tmp_path / "gpt/checkpoint", tiny_gpt(), {"step": 1500})
+    with pytest.raises(CheckpointError, match=r"has not come as far as a model to use: go on with .* --resume"):
+        trained(DEMO, tmp_path / "gpt", pytest.fail)
+    assert load_checkpoint(checkpoint, GPT)[1]["step"] == 1500
 
 
 def test_a_large_model_is_not_trained_by_the_way(tmp_path):

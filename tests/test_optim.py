@@ -146,9 +146,12 @@ def test_on_a_cpu_the_clock_chooses_muons_dtype(monkeypatch, gain, dtype, says):
     assert asked == [(4, 8, 32)], "the largest of its shapes, as many as are alike, either way round"
 
 
-def test_on_a_gpu_the_hardware_chooses_muons_dtype():
-    for dtype, half in ((torch.float16, torch.float16), (torch.bfloat16, torch.bfloat16)):
-        assert muon_dtype(matrices(), Runtime(torch.device("cuda"), dtype, ()))[0] == half
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_on_a_gpu_muon_has_the_dtype_of_training(dtype):
+    """fp32 on a card without tensor cores, and for a small model on an Apple GPU: 16 bits would be emulated."""
+    chosen, why = muon_dtype(matrices(), Runtime(torch.device("cuda"), dtype, ()))
+    assert chosen == dtype
+    assert why == f"Muon in {why.split()[2].rstrip(':')}: as this GPU multiplies"
 
 
 def test_the_dtype_that_is_chosen_is_the_faster_here():

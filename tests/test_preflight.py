@@ -81,7 +81,17 @@ def test_a_card_that_is_too_old_is_left_alone_by_notebooks_and_refused_by_a_long
     assert why == "cpu: Tesla P100-PCIE-16GB has compute capability 6.0, this PyTorch needs 7.5"
     with pytest.raises(RefusedError, match=r"compute capability 6\.0.*T4 x2"):
         refuse_hopeless(GPT2, T4, CPU, floor=0.0125, target=0.1)
-    refuse_hopeless(PROFILES["demo"].main.gpt, T4, CPU, floor=0.02, target=0.1, asked_for="cpu")
+    refuse_hopeless(PROFILES["demo"].main.gpt, T4, CPU, floor=0.02, target=0.1)  # half a minute, without a card
+
+
+@pytest.mark.parametrize("lacks", ["Triton", "a C compiler", "nothing"])
+def test_nothing_is_compiled_where_the_compiler_lacks_a_part(gpu, monkeypatch, lacks):
+    gpu()
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda _: None if lacks == "Triton" else "there")
+    monkeypatch.setattr(runtime.shutil, "which", lambda name: None if lacks == "a C compiler" else f"/usr/bin/{name}")
+    compiles, why = runtime.pick_compile(torch.device("cuda"), large=True)
+    assert compiles == (lacks == "nothing")
+    assert {"Triton": "is not installed", "a C compiler": "finds no C compiler", "nothing": "if the"}[lacks] in why
 
 
 @pytest.mark.parametrize(("free", "windows"), [(140, 32), (14.6, 32), (7.5, 16), (5.5, 8), (3.0, 2)])

@@ -171,6 +171,17 @@ def test_a_run_resumed_on_another_kind_of_machine_goes_on_and_says_so(tokens, tm
     assert [step.number for step in again.steps()] == list(range(2, 13))
 
 
+def test_muons_dtype_is_that_of_the_card_a_run_goes_on_with(tokens, tmp_path):
+    """A checkpoint of a card with bf16, resumed on a T4, which emulates it."""
+    state = tiny_trainer(tokens).training_state()
+    state["machine"] |= {"device": "cuda", "muon": "bfloat16"}
+    again = tiny_trainer(tokens, runtime=FP16)
+    again.runtime = Runtime(torch.device("cuda"), torch.float16, ())
+    again.optimizers[-1].dtype = torch.float16
+    again.resume(save_checkpoint(tmp_path / "c", again.model, {}, state))
+    assert again.optimizers[-1].dtype == torch.float16
+
+
 def test_a_checkpoint_of_another_run_is_not_resumed(tokens, tmp_path):
     trainer = tiny_trainer(tokens)
     save_checkpoint(tmp_path / "c", trainer.model, {}, trainer.training_state())

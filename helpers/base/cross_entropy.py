@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+ROWS = 64  # GPT-2's 50,257 is odd: rows of so many numbers lie askew in memory, where tensor cores are far slower
+
 
 def linear_cross_entropy(
     x: Tensor, weight: Tensor, targets: Tensor, ignore_index: int = -100, chunk: int = 2048
@@ -31,14 +33,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, targets: Tensor, ignore: int, chunk: int, dtype: torch.dtype) -> Tensor:
         loss = torch.zeros((), device=x.device)
         dx, dw = torch.empty_like(x), None
-        table = weight.to(dtype)
+        table, V = _widened(weight.to(dtype)), len(weight)
         with torch.autocast(x.device.type, enabled=False):
             for part, y, dx_part in zip(x.split(chunk), targets.split(chunk), dx.split(chunk), strict=True):
                 part = part.to(dtype)  # (R, C)
-                logits = part @ table.T  # (R, V), soon their gradient
-                loss += _losses_and_gradient_(logits, y, ignore)
+                logits = part @ table.T  # (R, V), soon their gradient; what is more than V stays 0
+                loss += _losses_and_gradient_(logits[:, :V], y, ignore)
                 dx_part.copy_(logits @ table)
-                dw_part = logits.T @ part
+                dw_part = (logits.T @ part)[:V]
                 dw = dw_part.to(weight.dtype) if dw is None else dw.add_(dw_part)
         n_valid = (targets != ignore).sum()
         ctx.save_for_backward(dx, dw, n_valid)
@@ -50,6 +52,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dx, dw, n_valid = ctx.saved_tensors
         share = grad / n_valid  # only now: before the products, fp16 would lose the small gradients
         return dx.mul_(share), dw.mul_(share), None, None, None, None  # in place, so a second backward raises
+
+
+def _widened(table: Tensor) -> Tensor:
+    """(V, C), with rows of zeros up to a multiple of ROWS on a GPU."""
+    more = -len(table) % ROWS if table.is_cuda else 0
+    return F.pad(table, (0, 0, 0, more)) if more else table
 
 
 def _losses_and_gradient_(logits: Tensor, targets: Tensor, ignore: int) -> Tensor:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from helpers.base.group import Group
-from helpers.checkpoint import has_checkpoint, load_checkpoint
+from helpers.checkpoint import CheckpointError, has_checkpoint, load_checkpoint
 from helpers.config import Experiment, Profile
 from helpers.data import BPETokenizer, Corpus, gpt2_tokenizer, load_corpus
 from helpers.model import GPT
 from helpers.run.folder import Say
 from helpers.run.preflight import first_micro_batch
 from helpers.run.session import Session
-from helpers.runtime import pick_runtime
+from helpers.runtime import Runtime, pick_runtime
 from helpers.train import Trainer
 from helpers.windows import Windows
 
@@ -43,19 +43,20 @@ def new_trainer(
     experiment: Experiment,
     data: TrainingData,
     seed: int,
-    device: str | None = None,
+    device: str | Runtime | None = None,
     group: Group | None = None,
     tokens: Tensor | None = None,
     **changes: Any,
 ) -> Trainer:
     """A new model with the data's vocabulary, and its trainer; `changes` replace entries of the recipe.
 
-    It trains on all tokens of the data, or on `tokens`, (N,) int64. SettingError where a change does not fit.
+    It trains on all tokens of the data, or on `tokens`, (N,) int64; on a device, whose dtype is picked, or as a runtime
+    says. SettingError where a change does not fit.
     """
     experiment = replace(experiment, recipe=replace(experiment.recipe, **changes))
     recipe, group = experiment.recipe, group or Group()
     config = replace(experiment.gpt, vocab_size=data.tokenizer.n_vocab)
-    runtime = pick_runtime(config.large, device)
+    runtime = device if isinstance(device, Runtime) else pick_runtime(config.large, device)
     torch.manual_seed(seed)
     model = GPT(config)
     model.init_weights(recipe.zero_residual)
@@ -85,9 +86,15 @@ def trained(profile: Profile, folder: Path, say: Say, seed: int = 1337) -> tuple
     """The best model of the run in `folder`, and its meta.json. Where there is none, a small model is trained into it.
 
     It is then the profile's main experiment, as notebook 04 runs it; what else draws random numbers is not disturbed.
-    Raises CheckpointError where there is none and the model is large: that takes a GPU, and longer than a cell should.
+    Raises CheckpointError where there is none and the model is large: that takes a GPU, and longer than a cell should;
+    and where a run has not come as far as its first measurement: it is not thrown away.
     """
     best = folder / "best"
+    if not has_checkpoint(best) and has_checkpoint(folder / "checkpoint"):
+        raise CheckpointError(
+            f"the run in {folder} has not come as far as a model to use: go on with `python -m helpers train "
+            f"--resume --out {folder}` and what else it was begun with, or delete that folder"
+        )
     if not (has_checkpoint(best) or profile.main.gpt.large):
         say(f"No trained model in {folder} yet: notebook 04's main run comes first.")
         say(f"{profile.main.recipe.steps} steps, half a minute on two cores in the demo profile.")

@@ -80,16 +80,16 @@ def peak_memory(runtime: Runtime) -> int:
 def refuse_without_gpu(
     config: GPTConfig, recipe: Recipe, runtime: Runtime, asked_for: str | None = None, steps_done: int = 0
 ) -> None:
-    """Raise RefusedError if a CPU that nobody asked for is to train: beside a card too old, or for PATIENCE or longer.
+    """Raise RefusedError if a CPU that nobody asked for is to train a large model: beside a card too old, or for hours.
 
-    The hours of a large model are what its steps' products take at this machine's rate, measured here.
+    More than PATIENCE are too many; they are what its steps' products take at this machine's rate, measured here.
     """
-    if asked_for is not None or runtime.device.type != "cpu":
+    if asked_for is not None or runtime.device.type != "cpu" or not config.large:
         return
     if torch.cuda.is_available():
         raise RefusedError(f"{too_old()}: choose another card (on Kaggle, GPU T4 x2), or say --device cpu")
     tokens = (recipe.steps - steps_done) * recipe.batch_size * recipe.window
-    if not config.large or tokens == 0:
+    if tokens == 0:
         return
     seconds = tokens * flops_per_token(config, recipe.window) / matrix_rate(runtime)
     if seconds > PATIENCE:

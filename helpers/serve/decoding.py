@@ -60,9 +60,9 @@ def kernels_of(model: GPT) -> list[str]:
 
 
 def load_for_decoding(
-    folder: str | Path, weights: str = "fp32", kernel: str | None = None
+    folder: str | Path, weights: str = "fp32", kernel: str | None = None, device: str = "cpu"
 ) -> tuple[GPT, dict[str, Any]]:
-    """The model of a checkpoint, laid out for decoding in one of FORMATS, and its meta.json.
+    """The model of a checkpoint on a device, laid out for decoding there in one of FORMATS, and its meta.json.
 
     kernel: as in `with_kernels`. A checkpoint that `save_int8` wrote is served as it is.
     Raises CheckpointError as `load_checkpoint` does, and where 8 bits are asked to be 16 or 32.
@@ -70,8 +70,8 @@ def load_for_decoding(
     meta = read_meta(folder)
     if meta.get("weights") != "int8":
         model, meta = load_checkpoint(folder, GPT)
-        return for_decoding(model, weights, kernel), meta
+        return for_decoding(model.to(device), weights, kernel), meta
     if weights != "int8":
         raise CheckpointError(f"{folder} holds 8-bit weights; {weights} needs the checkpoint that they were made of")
     model, meta = load_int8(folder)
-    return with_kernels(model, kernel), meta
+    return with_kernels(model, kernel).to(device), meta

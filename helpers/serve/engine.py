@@ -60,7 +60,7 @@ class Engine:
 
     def __init__(self, folder: str | Path, limits: Limits | None = None, book: str | None = None) -> None:
         self.folder, self.limits = Path(folder), limits or Limits()
-        self.meta = read_meta(self.folder / "best")
+        self.meta = read_meta(self.folder / "best", needs=["corpus", "sha256", "excerpt", "rows", "window"])
         self.book = book or read_book(self.meta)
         self.tokenizer = gpt2_tokenizer(self.meta["rows"])
         self.index = VerbatimIndex(self.book, self.tokenizer)
@@ -81,8 +81,7 @@ class Engine:
             raise RequestError(f"{str(weights)[:20]} weights on {str(device)[:20]} are not served here: {offered}.")
         with self._lock:
             if (weights, device) not in self._models:
-                model, _ = load_for_decoding(self.folder / "best", weights)
-                self._models[weights, device] = model.to(device)
+                self._models[weights, device], _ = load_for_decoding(self.folder / "best", weights, device=device)
             return self._models[weights, device]
 
     def completions(self, request: Request, every: float = 0.06) -> Iterator[Completions]:

@@ -2,7 +2,8 @@
 
 One folder comes of it, without weights: a log and the numbers of every stage, the record of the full run and its row
 for the table in data/runs. A stage that fails or takes too long does not stop the others; one that has passed in the
-folder is not run again. Without CUDA the same stages run at a small size on the CPU, so that this program cannot rot.
+folder, with the same code and PyTorch, is not run again. Without CUDA the same stages run at a small size on the CPU,
+so that this program cannot rot.
 """
 
 import argparse
@@ -13,7 +14,10 @@ import subprocess
 import sys
 import time
 import traceback
+from hashlib import sha256
 from pathlib import Path
+
+import torch
 
 from helpers.base.files import ROOT, read_json, write_json
 from tests.gpu_proof.stages import LIMIT_BYTES, STAGES, Place, pick_sizes
@@ -50,6 +54,14 @@ def _end(process: subprocess.Popen) -> None:
     process.wait()
 
 
+def fingerprint() -> str:
+    """Of all that decides what a stage finds: the series' code and these stages', PyTorch and its build."""
+    digest = sha256(torch.__version__.encode())
+    for path in sorted([*(ROOT / "helpers").rglob("*.py"), *(ROOT / "tests/gpu_proof").glob("*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def inside(name: str, place: Place) -> int:
     """A stage itself, in its own process; its numbers go to NAME.json."""
     try:
@@ -77,12 +89,13 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"no stage {', '.join(sorted(unknown))}: say some of {', '.join(STAGES)}")
     sizes, summary = pick_sizes(), place.out / "stages.json"
     before = read_json(summary) if summary.is_file() else {}
-    if args.fresh or before.get("sizes") != sizes.name:
+    this = {"sizes": sizes.name, "code": fingerprint()}
+    if args.fresh or any(before.get(name) != value for name, value in this.items()):
         shutil.rmtree(place.out, ignore_errors=True)
         shutil.rmtree(place.work, ignore_errors=True)
         before = {}
     place.out.mkdir(parents=True, exist_ok=True)
-    done = {"sizes": sizes.name, "machine": sizes.machine(), "stages": before.get("stages", {})}
+    done = {**this, "machine": sizes.machine(), "stages": before.get("stages", {})}
     for name, (_, limit) in STAGES.items():
         if (args.stages and name not in args.stages) or done["stages"].get(name, {}).get("passed"):
             continue
