@@ -209,6 +209,26 @@ def test_what_cannot_be_installed_is_named_with_its_reason_and_a_notebook_goes_o
     assert install.main() == 0, "without network, what is there is run"
 
 
+def test_what_nothing_works_without_is_in_the_images_of_colab_and_kaggle():
+    """papermill in Kaggle's only; Colab has a network. What they lack is done without."""
+    every = {line.split("==")[0] for line in lines("requirements.txt")}
+    base = {"torch", "tiktoken", "safetensors", "numpy", "matplotlib", "requests", "psutil", "tqdm"}
+    assert every - install.OPTIONAL == base | {"papermill", "nbconvert", "ipykernel"}
+
+
+def test_without_what_is_optional_a_notebook_becomes_a_page(tmp_path):
+    """Its formulas as they were written."""
+    shutil.copy(ROOT / "notebooks/04_overfitting.ipynb", tmp_path / "page.ipynb")
+    absent = [name.replace("-", "_") for name in install.OPTIONAL]
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+    code += f"import pathlib, helpers.tools.execute as e; e.write_html(pathlib.Path({str(tmp_path / 'page.ipynb')!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "$" in page
+    assert "<math" not in page
+
+
 def test_torch_is_never_touched(pip, monkeypatch):
     monkeypatch.setattr(install, "installed", {}.get)
     with pytest.raises(InstallError, match="this Python has no torch"):

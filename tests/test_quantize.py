@@ -69,7 +69,7 @@ def test_the_first_requests_may_come_together(path):
 
 @pytest.mark.parametrize("name", INTEGERS)
 def test_integer_kernels_add_exactly_and_agree_to_the_last_bit(name):
-    """So which of them is the fastest decides about seconds, never about a word."""
+    """For several rows, which of them is the fastest decides about seconds, never about a bit; for one, nearly so."""
     g = torch.Generator().manual_seed(0)
     for rows, n_in, n_out in ((1, 300, 40), (3, 300, 513), (64, 3072, 70)):
         w = torch.randint(-127, 128, (n_out, n_in), generator=g, dtype=torch.int8)
@@ -155,6 +155,28 @@ def test_every_kernel_of_a_single_row_multiplies_right_and_leaves_onednn_as_it_w
         found = list(pool.map(lambda _: ready(IDX[:1, :1])[0], range(16)))
     assert all((logits - exact).norm() <= 0.02 * exact.norm() for logits in found)
     assert torch.backends.mkldnn.enabled is before
+
+
+def test_a_product_of_many_rows_never_sees_onednn_switched_off(monkeypatch):
+    """While another thread multiplies single rows without it: several requests are answered at once."""
+    matrix, row, rows = torch.ones(64, 64, dtype=torch.bfloat16), torch.ones(1, 64), torch.ones(2, 64)
+    layer, seen, linear = one_row.OneRowLinear(64, 64, bias=False), [], torch.nn.functional.linear
+    layer.weight, layer.kernel = torch.nn.Parameter(matrix, requires_grad=False), "without oneDNN"
+
+    def watched(x, *others):
+        if len(x) == 1:
+            time.sleep(0.001)  # long enough for the other thread to look
+        else:
+            seen.append(torch.backends.mkldnn.enabled)
+        return linear(x, *others)
+
+    monkeypatch.setattr(one_row.F, "linear", watched)
+    with ThreadPoolExecutor(1) as pool:
+        alone = pool.submit(lambda: [(layer(row.bfloat16()), time.sleep(0.001)) for _ in range(100)])
+        while not alone.done():
+            layer(rows.bfloat16())
+    assert seen
+    assert all(seen)
 
 
 def test_every_shape_of_a_bf16_model_says_how_its_rows_are_multiplied():

@@ -18,9 +18,10 @@ import torch
 
 from helpers.base.files import ROOT, imported, write_json
 from helpers.checkpoint import CheckpointError, save_checkpoint
-from helpers.config import PROFILES, TARGET
+from helpers.config import PROFILES, TARGET, GPTConfig
 from helpers.data import load_corpus
 from helpers.generate import Decoder, Sampling
+from helpers.model import GPT
 from helpers.serve.engine import Completion, Completions, Engine
 from helpers.serve.healing import heal
 from helpers.serve.page import LOOK, QUIET, _controls, _curve, build_app
@@ -199,7 +200,7 @@ class Reader(torch.nn.Module):
 
     def __init__(self, book: list[int], vocabulary: int) -> None:
         super().__init__()
-        self.book, self.vocabulary = book, vocabulary
+        self.book, self.vocabulary, self.config = book, vocabulary, SimpleNamespace(block_size=1024)
 
     def new_cache(self, *_):
         return SimpleNamespace(k=torch.zeros(1), read=[])
@@ -221,6 +222,22 @@ def test_a_prompt_cut_anywhere_is_healed_to_the_books_own_tokens(engine, samplin
         assert healed == tokens[: len(healed)]
         assert tokenizer.decode(healed).startswith(engine.book[:cut])
         assert not tokenizer.decode(healed[:-1]).startswith(engine.book[:cut]), "and no further than that"
+
+
+def test_a_prompt_that_healing_would_lengthen_beyond_the_context_stays(engine):
+    """A model that writes letter by letter what is missing: three tokens back are 36 of its own."""
+
+    class Speller(GPT):
+        def forward(self, idx, cache):
+            super().forward(idx, cache=cache)
+            return torch.tensor([-float(len(token)) for token in engine.vocabulary]).expand(*idx.shape, -1), None
+
+    speller = Speller(GPTConfig(block_size=128, vocab_size=engine.tokenizer.n_vocab, n_layer=1, n_head=1, n_embd=4))
+    long = max(range(len(engine.vocabulary)), key=lambda i: len(engine.vocabulary[i]))
+    for length in (80, 128):
+        prompt = (engine.tokenizer.encode(engine.book[:200]) * 4)[: length - 3] + 3 * [long]
+        healed = heal(speller, prompt, engine.vocabulary, Sampling(0), None)
+        assert (healed == prompt) == (length == 128)
 
 
 @pytest.mark.parametrize("prompt", [*HOSTILE, "The bell h", "T", "naïve caf", "é"])

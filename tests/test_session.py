@@ -28,6 +28,7 @@ from helpers.run.log import read_log
 from helpers.run.preflight import RefusedError, forecast
 from helpers.run.session import Session
 from helpers.run.signals import stopped_by_signals
+from helpers.tools.cli import parser
 from helpers.train import load_checkpoint
 from tests.commands import Done, Process, command
 from tests.conftest import same, tiny_trainer
@@ -181,6 +182,21 @@ def test_what_cannot_work_is_refused_before_it_begins(tmp_path, more, says):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["train", "--save-seconds", "nan"], "nan must be 0 or above"),
+        (["train", "--save-seconds", "-1"], "-1 must be 0 or above"),
+        (["train", "--budget", "nan"], "nan must be above 0"),
+        (["demo", "--port", "70000"], "70000 is no port: 1 to 65535"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused_by_the_parser(capsys, command, says):
+    with pytest.raises(SystemExit):
+        parser().parse_args(command)
+    assert says in capsys.readouterr().err
+
+
 def test_what_is_refused_can_be_forced(tmp_path):
     done = train(
         tmp_path / "run",
@@ -234,6 +250,8 @@ def test_only_a_lost_process_is_told_as_one(tokens, tmp_path, monkeypatch):
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), RuntimeError),
         (RuntimeError(lost), LostError),
         (dist.DistBackendError("NCCL communicator was aborted"), LostError),
+        (dist.DistBackendError("ncclUnhandledCudaError: an illegal memory access was encountered"), RuntimeError),
+        (RuntimeError("[/gloo/transport/tcp/pair.cc:446] op.preamble.length <= op.nbytes. 16 vs 8"), RuntimeError),
     ):
         run = session(tmp_path, tokens)
         run.trainer.group = Group(rank=0, world=2)
@@ -245,7 +263,8 @@ def test_only_a_lost_process_is_told_as_one(tokens, tmp_path, monkeypatch):
         monkeypatch.setattr(run, "_run", fail)
         with pytest.raises(RuntimeError) as caught:
             run.run()
-        assert type(caught.value) is told
+        assert isinstance(caught.value, told)
+        assert isinstance(caught.value, LostError) == (told is LostError)
         assert caught.value is error or caught.value.__cause__ is error
 
 

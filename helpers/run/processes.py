@@ -1,6 +1,7 @@
 """Several processes, one run: how they find each other, and how one that is lost is told. `torchrun` starts them."""
 
 import os
+import re
 from contextlib import suppress
 
 import torch
@@ -9,6 +10,8 @@ import torch.distributed as dist
 from helpers.base.errors import SettingError
 from helpers.base.group import Group
 from helpers.runtime import pick_device
+
+LOST = re.compile(r"connection|abort|broken pipe|timed? ?out|remote (process|error)|remoteerror|socket", re.IGNORECASE)
 
 
 def is_main() -> bool:
@@ -28,9 +31,12 @@ def first_to_say(what: str) -> bool:
 def of_a_lost_process(error: RuntimeError) -> bool:
     """Whether torch.distributed raised it because another process is gone, and not a mistake in this one.
 
-    NCCL's errors have a class of their own, those of gloo a RuntimeError that names its source file.
+    NCCL's errors have a class of their own, those of gloo a RuntimeError that names its source file; both say of a lost
+    process that a connection or the time ended, and of a mistake (an illegal memory access, tensors that do not fit)
+    something else.
     """
-    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
+    from_there = isinstance(error, dist.DistError) or "/gloo/" in str(error)
+    return from_there and (isinstance(error, dist.DistNetworkError) or LOST.search(str(error)) is not None)
 
 
 def join(device: str | None = None) -> Group:

@@ -25,13 +25,17 @@ def heal(
 
     vocabulary: the bytes of every token; back: how many tokens are taken back. They are drawn one by one among those
     that begin with the text still missing, or are its beginning (Athiwaratkun et al. 2024, arXiv 2403.08688), never
-    hotter than the model itself: a text cut up as no training text is leads astray. A prompt of one token stays.
+    hotter than the model itself: a text cut up as no training text is leads astray. A prompt of one token stays, and so
+    does one that comes out longer than the model's context.
     """
+    given = ids
     back = min(back, len(ids) - 1)
     ids, rest = ids[: len(ids) - back], b"".join(vocabulary[i] for i in ids[len(ids) - back :])
     own = replace(sampling, temperature=min(1.0, sampling.temperature), repetition_penalty=1.0)
-    cache, new = model.new_cache(1, len(ids) + len(rest)), ids
+    cache, new = model.new_cache(1, min(len(ids) + len(rest), model.config.block_size)), ids
     while rest:
+        if len(ids) > model.config.block_size:
+            return given
         agrees = torch.tensor([_agrees(token, rest) for token in vocabulary])
         with evaluating(model):
             logits, _ = model(torch.tensor([new], device=cache.k.device), cache=cache)

@@ -12,7 +12,9 @@ from helpers.base.timing import seconds_in_turns
 from helpers.config import LARGE
 from helpers.serve.kernels import NOISE, to_be_timed
 
-_SWITCH = threading.Lock()  # whether oneDNN is used is one setting for all threads
+# Whether oneDNN is used is one setting for all threads: where two requests are answered at once, a product of one waits
+# while it is switched off for a row of the other, or it would be slower, and round otherwise.
+_IN_TURN = threading.Lock()
 
 
 def _as_vector(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -21,12 +23,11 @@ def _as_vector(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _without_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    with _SWITCH:
-        before, torch.backends.mkldnn.enabled = torch.backends.mkldnn.enabled, False
-        try:
-            return F.linear(x, weight, bias)
-        finally:
-            torch.backends.mkldnn.enabled = before
+    before, torch.backends.mkldnn.enabled = torch.backends.mkldnn.enabled, False
+    try:
+        return F.linear(x, weight, bias)
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 # What multiplies x (…, in), a single row, with a matrix (out, in). oneDNN's bf16 kernels are made for many rows; where
@@ -45,9 +46,9 @@ class OneRowLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
-        if x.numel() != self.in_features:
-            return super().forward(x)
-        return KERNELS[self.kernel](x, self.weight, self.bias)
+        kernel = KERNELS[self.kernel] if x.numel() == self.in_features else F.linear
+        with _IN_TURN:
+            return kernel(x, self.weight, self.bias)
 
 
 @cache
@@ -56,7 +57,7 @@ def timed(n_in: int, n_out: int) -> dict[str, float]:
     columns, copies = to_be_timed(n_in, n_out, bytes_per_number=2)
     matrices = [torch.ones(columns, n_in, dtype=torch.bfloat16) for _ in range(copies)]
     x, bias = torch.ones(1, n_in, dtype=torch.bfloat16), torch.ones(columns, dtype=torch.bfloat16)
-    with torch.no_grad():
+    with torch.no_grad(), _IN_TURN:
         calls = [lambda kernel=kernel: [kernel(x, matrix, bias) for matrix in matrices] for kernel in KERNELS.values()]
         return dict(zip(KERNELS, seconds_in_turns(calls), strict=True))
 

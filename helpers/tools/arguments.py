@@ -38,9 +38,9 @@ def _add_training(p: argparse.ArgumentParser) -> None:
     p.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other entries of the recipe: lr=1e-3")
     p.add_argument("--seed", type=int, default=1337)
     p.add_argument("--device", help="cpu, cuda or mps; the fastest unless told")
-    p.add_argument("--save-seconds", type=float, default=60.0, help="most seconds between checkpoints")
+    p.add_argument("--save-seconds", type=_not_negative, default=60.0, help="most seconds between checkpoints")
     p.add_argument("--save-every", type=_at_least_one, metavar="STEPS", help="steps between checkpoints, instead")
-    p.add_argument("--budget", type=float, metavar="MINUTES", help="stop after 20 steps if the run would take longer")
+    p.add_argument("--budget", type=_positive, metavar="MINUTES", help="stop after 20 steps if it would take longer")
     p.add_argument("--force", action="store_true", help="try what the numbers say cannot work")
     p.add_argument(
         "--stop-at-target",
@@ -60,7 +60,7 @@ def _add_serving(p: argparse.ArgumentParser, command: str) -> None:
         p.add_argument("--out", default="build/space", help="folder to write; %(default)s unless told")
         return
     p.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets others in")
-    p.add_argument("--port", type=int, help="the first free one from 7860 unless told")
+    p.add_argument("--port", type=_port, help="the first free one from 7860 unless told")
     p.add_argument("--share", action="store_true", help="through a public address of gradio.live, for a while")
 
 
@@ -73,6 +73,18 @@ def _at_least_one(text: str) -> int:
 def _positive(text: str) -> float:
     if not 0 < (value := float(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    if not 0 <= (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be 0 or above")
+    return value
+
+
+def _port(text: str) -> int:
+    if not 0 < (value := int(text)) < 2**16:
+        raise argparse.ArgumentTypeError(f"{text} is no port: 1 to 65535")
     return value
 
 

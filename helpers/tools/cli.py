@@ -21,7 +21,7 @@ from helpers.run.diagnose import diagnose as diagnosis
 from helpers.run.experiment import TrainingData, describe, new_trainer, tokenize
 from helpers.run.fit import fit_to_machine
 from helpers.run.preflight import refuse_hopeless
-from helpers.run.processes import first_to_say, is_main, join, leave
+from helpers.run.processes import first_to_say, is_main, join, leave, of_a_lost_process
 from helpers.run.read_log import beside, read_log
 from helpers.run.report import record_run
 from helpers.run.session import Session
@@ -131,7 +131,7 @@ def _book_of(args: argparse.Namespace, run: Path) -> str:
     """What the run learnt: the text that its checkpoint names, or --corpus, which must be the same."""
     from helpers.serve.engine import read_book
 
-    meta = read_meta(run / "best")
+    meta = read_meta(run / "best", needs=["corpus", "sha256", "excerpt"])
     return read_book({**meta, "corpus": args.corpus or meta["corpus"]})
 
 
@@ -148,7 +148,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int | str:
     """Run the command (sys.argv's unless told); what to tell the shell: 0, an error to print, 143 or 130 if stopped.
 
-    Only a SeriesError is told by its message alone: what else goes wrong is our mistake, and keeps its traceback.
+    A SeriesError is told by its message alone, and so is what the machine refuses: memory, a disk, a folder, another
+    process that is gone. What else goes wrong is our mistake, and keeps its traceback.
     """
     args = parser().parse_args(argv)
     try:
@@ -171,6 +172,8 @@ def main(argv: Sequence[str] | None = None) -> int | str:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in MACHINES:  # a full disk, a folder that is not ours
             return f"error: {error}" if first_to_say("error") else 1
+        if isinstance(error, RuntimeError) and of_a_lost_process(error):  # before the first step
+            return "error: another process of this run is gone, and said why" if first_to_say("lost") else 1
         traceback.print_exc()
         return OUR_FAULT
     return 0

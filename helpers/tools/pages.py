@@ -7,9 +7,13 @@ from typing import Any
 
 import nbformat
 from jinja2 import pass_context
-from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from traitlets.config import Config
+
+try:
+    from latex2mathml.converter import convert
+except ModuleNotFoundError:  # Kaggle without internet: formulas stay as they were written
+    convert = None
 
 FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+)\$", re.DOTALL)
 CODE = re.compile(r"(<(code|pre)\b.*?</\2>)", re.DOTALL)
@@ -45,6 +49,8 @@ def with_mathml(html: str) -> str:
 
 
 def _mathml(found: re.Match[str]) -> str:
+    if convert is None:
+        return found[0]
     latex, display = (found["block"], "block") if found["block"] else (found["inline"], "inline")
     return convert(unescape(latex.strip()), display=display)
 
