@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Collection
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from safetensors.torch import load_model, save_file
 from torch import nn
 
 from helpers.base.errors import CheckpointError
-from helpers.base.folders import beside, move_in, remove, settle
+from helpers.base.folders import beside, move_in, remove, settle, with_entries
 from helpers.config import GPTConfig
 
 WEIGHTS, META, TRAINING = "model.safetensors", "meta.json", "training.pt"
@@ -64,7 +63,7 @@ def load_checkpoint(folder: str | Path, model_class: type[nn.Module]) -> tuple[n
     return model.eval(), meta
 
 
-def read_meta(folder: str | Path, needs: Collection[str] = ()) -> dict[str, Any]:
+def read_meta(folder: str | Path, needs: tuple[str, ...] = ()) -> dict[str, Any]:
     """What meta.json says. CheckpointError if there is no checkpoint, or the file is damaged or lacks `needs`."""
     folder = settle(Path(folder))
     if not folder.exists():
@@ -79,16 +78,7 @@ def read_meta(folder: str | Path, needs: Collection[str] = ()) -> dict[str, Any]
         raise CheckpointError(f"{folder} is no checkpoint of this series: it has no {META}") from error
     except ValueError as error:
         raise CheckpointError(f"{folder}/{META} is damaged ({error}); delete {folder} and train again") from error
-    _require_entries(folder / META, meta, needs)
-    return meta
-
-
-def _require_entries(file: Path, found: Any, needs: Collection[str]) -> None:
-    """CheckpointError unless a file of a checkpoint holds a dictionary with these entries."""
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{file} is damaged (no dictionary); delete {file.parent} and train again")
-    if absent := [name for name in needs if name not in found]:
-        raise CheckpointError(f"{file} lacks {', '.join(absent)}: no run of this series wrote it; train again")
+    return with_entries(folder / META, meta, needs)
 
 
 def load_weights(folder: str | Path, model: nn.Module) -> None:
@@ -104,7 +94,7 @@ def load_weights(folder: str | Path, model: nn.Module) -> None:
         raise CheckpointError(f"{file} belongs to another model: {error}") from error
 
 
-def read_training(folder: str | Path, needs: Collection[str] = ()) -> dict[str, Any]:
+def read_training(folder: str | Path, needs: tuple[str, ...] = ()) -> dict[str, Any]:
     """What `save_checkpoint` was given as `training`. CheckpointError if it is missing, damaged or lacks `needs`."""
     file = settle(Path(folder)) / TRAINING
     try:
@@ -113,8 +103,7 @@ def read_training(folder: str | Path, needs: Collection[str] = ()) -> dict[str, 
         raise CheckpointError(f"{folder} cannot be resumed: it has no {TRAINING}; start over with --fresh") from error
     except Exception as error:  # bytes that are no pickle end in any of a dozen errors
         raise CheckpointError(f"{file} is damaged ({error}); delete {folder} and train again") from error
-    _require_entries(file, training, needs)
-    return training
+    return with_entries(file, training, needs)
 
 
 def has_checkpoint(folder: str | Path) -> bool:

@@ -32,8 +32,7 @@ class GPTConfig:
     def __post_init__(self) -> None:
         require_counts(self, "block_size vocab_size n_layer n_head n_embd")
         require_each(self, "bias", lambda v: isinstance(v, bool), "must be True or False")
-        require_each(self, "dropout", is_number, "must be a number")
-        require_each(self, "dropout", lambda v: 0 <= v < 1, "is no share: 0 <= {name} < 1")
+        require_each(self, "dropout", lambda v: is_number(v) and 0 <= v < 1, "is no share: 0 <= {name} < 1")
         heads = f"n_embd={self.n_embd} does not divide into n_head={self.n_head} heads"
         require(self.n_embd % self.n_head == 0, heads)
 
@@ -83,7 +82,6 @@ class Recipe:
         ascending = "must be the lowest and the highest first beta, 0 <= beta < 1"
         require_each(self, "beta1_range", lambda v: v is None or (is_share_pair(v) and v[0] <= v[1]), ascending)
         require_each(self, "muon_momentum", lambda v: 0 <= v < 1, "is no share: 0 <= {name} < 1")
-        require_each(self, "zero_residual stop_at_target", lambda v: isinstance(v, bool), "must be True or False")
         fits = not self.half_windows or (self.window % 2 == 0 and self.window >= 4 and self.halved_steps < self.steps)
         require(fits, f"half_windows={self.half_windows} needs an even window from 4 on, and whole ones at the end")
         parts = f"batch_size={self.batch_size} does not divide into accumulation={self.accumulation} parts"

@@ -83,13 +83,11 @@ def orthogonalize(x: Tensor, coefficients: tuple[float, float, float], eps: floa
 def muon_dtype(matrices: Sequence[Tensor], runtime: Runtime, group: Group | None = None) -> tuple[torch.dtype, str]:
     """The dtype in which Muon orthogonalises `matrices` fastest on this machine, and why.
 
-    On a GPU it is the dtype of training, which its tensor cores decided. On a CPU one iteration is timed, for the
-    largest shape: processors that lack bf16 emulate it, many times slower than fp32. In a group the slowest process
-    decides for all.
+    On a GPU it is training's. On a CPU one iteration is timed, for the largest shape: processors that lack bf16
+    emulate it, many times slower than fp32. In a group the slowest process decides for all.
     """
     if runtime.device.type != "cpu":
-        name = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}[runtime.dtype]
-        return runtime.dtype, f"Muon in {name}: as this GPU multiplies"
+        return runtime.dtype, f"Muon in {str(runtime.dtype).removeprefix('torch.')}: as this GPU multiplies"
     rows, columns = max((min(m.shape), max(m.shape)) for m in matrices)
     alike = sum({rows, columns} == set(m.shape) for m in matrices)
     gain = _bf16_gain(max(1, min(alike, int(1e9 / (4 * rows * rows * columns)))), rows, columns)  # about a GFLOP

@@ -1,9 +1,6 @@
 """Where and in which precision to compute: each automatic choice comes with the sentence that says why."""
 
-import importlib.util
-import os
 import random
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ from functools import cache, partial
 import torch
 
 from helpers.base.errors import SettingError, require
-from helpers.base.machine import card, free_cores, out_of_reach, too_old
+from helpers.base.machine import card, free_cores, no_compiler, out_of_reach, too_old
 from helpers.base.timing import seconds_in_turns
 
 WORTH_IT = 1.3  # times as fast as fp32 that another dtype must be, measured, to be taken
@@ -84,10 +81,8 @@ def pick_compile(device: torch.device, large: bool) -> tuple[bool, str]:
     """Whether torch.compile pays for a small or large model on `device`, and why."""
     if device.type != "cuda" or not large or torch.cuda.get_device_capability(device) < (7, 0):
         return False, "not compiled: a minute of compiling pays on a CUDA GPU and for a large model only"
-    if importlib.util.find_spec("triton") is None:
-        return False, "not compiled: Triton, which torch.compile needs on a GPU, is not installed"
-    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
-        return False, "not compiled: Triton, which torch.compile needs on a GPU, finds no C compiler"
+    if missing := no_compiler():
+        return False, f"not compiled: {missing}"
     return True, "compiled, if the compiler agrees: fewer and larger kernels"
 
 

@@ -20,7 +20,6 @@ from helpers.runtime import Runtime
 from helpers.windows import Windows
 
 __all__ = ["Trainer", "load_checkpoint", "save_checkpoint"]
-STATE = ("step", "seed", "machine", "recipe", "optimizers", "scaler", "rng", "cuda_rng")  # what a resumed run reads
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ class Trainer:
 
         `changes`, asked when the trainer is fitted to its machine, says what differs there.
         """
-        state = read_training(folder, needs=STATE)
+        state = read_training(folder, ("step", "seed", "machine", "recipe", "optimizers", "scaler", "rng", "cuda_rng"))
         mine = asdict(self.recipe) | {"seed": self.windows.seed}
         theirs = {"half_windows": 0.0, "muon_momentum": 0.95} | state["recipe"]  # which a first edition's lacks
         theirs |= {"seed": state["seed"], "accumulation": self.recipe.accumulation}  # the second may differ

@@ -139,9 +139,9 @@ def test_a_wrong_checkpoint_is_refused(saved, how, message):
 
 def test_what_a_reader_needs_of_meta_must_be_there(saved):
     _, folder = saved
-    assert read_meta(folder, needs=["config"])
+    assert read_meta(folder, needs=("config",))
     with pytest.raises(CheckpointError, match=r"meta\.json lacks corpus, rows: no run of this series wrote it"):
-        read_meta(folder, needs=["corpus", "config", "rows"])
+        read_meta(folder, needs=("corpus", "config", "rows"))
 
 
 @pytest.mark.parametrize(

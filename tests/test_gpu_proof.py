@@ -17,6 +17,8 @@ def proof():
     out = ROOT / "build/gpu-proof"
     if not (out / "stages.json").is_file():
         pytest.skip("`make gpu-proof` has not been run here")
+    if read_json(out / "stages.json").get("code") != program.fingerprint():
+        pytest.skip("`make gpu-proof` has been run with other code")
     return out
 
 

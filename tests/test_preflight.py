@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers import runtime
+from helpers.base import machine
 from helpers.config import PROFILES, GPTConfig
 from helpers.run import preflight
 from helpers.run.preflight import (
@@ -87,8 +88,8 @@ def test_a_card_that_is_too_old_is_left_alone_by_notebooks_and_refused_by_a_long
 @pytest.mark.parametrize("lacks", ["Triton", "a C compiler", "nothing"])
 def test_nothing_is_compiled_where_the_compiler_lacks_a_part(gpu, monkeypatch, lacks):
     gpu()
-    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda _: None if lacks == "Triton" else "there")
-    monkeypatch.setattr(runtime.shutil, "which", lambda name: None if lacks == "a C compiler" else f"/usr/bin/{name}")
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda _: None if lacks == "Triton" else "there")
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None if lacks == "a C compiler" else f"/usr/bin/{name}")
     compiles, why = runtime.pick_compile(torch.device("cuda"), large=True)
     assert compiles == (lacks == "nothing")
     assert {"Triton": "is not installed", "a C compiler": "finds no C compiler", "nothing": "if the"}[lacks] in why

@@ -1,5 +1,6 @@
-"""What this machine has: its NVIDIA card and driver, and the cores that are free."""
+"""What this machine has: its NVIDIA card, driver and compiler, and the cores that are free."""
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -35,6 +36,15 @@ def too_old() -> str:
     if 10 * major + minor >= oldest:
         return ""
     return f"{card()} has compute capability {major}.{minor}, this PyTorch needs {oldest // 10}.{oldest % 10}"
+
+
+def no_compiler() -> str:
+    """What torch.compile needs on a GPU and does not find; empty where nothing is missing."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton, which torch.compile needs on a GPU, is not installed"
+    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        return "Triton, which torch.compile needs on a GPU, finds no C compiler"
+    return ""
 
 
 def free_cores() -> int:

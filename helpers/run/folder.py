@@ -65,7 +65,7 @@ class RunFolder:
         self.log = RunLog(self._log_file if main else None)
 
     def _resume(self, checkpoint: Path) -> None:
-        saved, kept_log = read_meta(checkpoint, needs=["whole_corpus"]), self.folder / "log.csv"
+        saved, kept_log = read_meta(checkpoint, needs=("whole_corpus",)), self.folder / "log.csv"
         other = [f"{k}={saved.get(k)}" for k in ("profile", "sha256", "excerpt") if saved.get(k) != self.meta[k]]
         if other:
             raise CheckpointError(f"{self.folder} is of another run ({', '.join(other)}): choose another --out")

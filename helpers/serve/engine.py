@@ -60,7 +60,7 @@ class Engine:
 
     def __init__(self, folder: str | Path, limits: Limits | None = None, book: str | None = None) -> None:
         self.folder, self.limits = Path(folder), limits or Limits()
-        self.meta = read_meta(self.folder / "best", needs=["corpus", "sha256", "excerpt", "rows", "window"])
+        self.meta = read_meta(self.folder / "best", needs=("corpus", "sha256", "excerpt", "rows", "window"))
         self.book = book or read_book(self.meta)
         self.tokenizer = gpt2_tokenizer(self.meta["rows"])
         self.index = VerbatimIndex(self.book, self.tokenizer)

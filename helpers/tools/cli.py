@@ -131,7 +131,7 @@ def _book_of(args: argparse.Namespace, run: Path) -> str:
     """What the run learnt: the text that its checkpoint names, or --corpus, which must be the same."""
     from helpers.serve.engine import read_book
 
-    meta = read_meta(run / "best", needs=["corpus", "sha256", "excerpt"])
+    meta = read_meta(run / "best", needs=("corpus", "sha256", "excerpt"))
     return read_book({**meta, "corpus": args.corpus or meta["corpus"]})
 
 
