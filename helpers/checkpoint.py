@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_file
 from torch import nn
 
-from helpers.base.errors import CheckpointError
-from helpers.base.folders import beside, move_in, remove, settle, with_entries
+from helpers.base.errors import CheckpointError, with_entries
+from helpers.base.folders import beside, move_in, remove, settle
 from helpers.config import GPTConfig
 
 WEIGHTS, META, TRAINING = "model.safetensors", "meta.json", "training.pt"

@@ -13,6 +13,7 @@ from helpers.config import PROFILES, GPTConfig
 from helpers.data import gpt2_tokenizer
 from helpers.interop import to_huggingface
 from helpers.model import GPT
+from helpers.runtime import Runtime
 from helpers.serve.decoding import FORMATS
 
 
@@ -31,10 +32,8 @@ def cell(name: str) -> str:
         (True, "cuda of a T4", 32_768, 200, "cuda"),
     ],
 )
-def test_notebook_08_measures_a_large_model_where_it_takes_no_hours(
-    capsys, monkeypatch, large, device, length, places, where
-):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5) if "T4" in device else (9, 0))
+def test_notebook_08_measures_a_large_model_where_it_takes_no_hours(capsys, large, device, length, places, where):
+    picked = Runtime(torch.device(device.split()[0]), torch.float16 if "T4" in device else torch.bfloat16, ())
     asked = []
     model = SimpleNamespace(config=SimpleNamespace(large=large), to=lambda device: str(device))
     names = {
@@ -44,7 +43,7 @@ def test_notebook_08_measures_a_large_model_where_it_takes_no_hours(
         "tokens": torch.zeros(90_000),
         "window": 256,
         "for_decoding": lambda m, _: "as served" if m is model else m,
-        "pick_runtime": lambda **_: SimpleNamespace(device=torch.device(device.split()[0])),
+        "pick_runtime": lambda **_: picked,
         "measure": lambda m, tokens, _, places: asked.append((m, len(tokens), places)),
     }
     exec(cell("08-22"), names)

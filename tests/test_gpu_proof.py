@@ -42,6 +42,16 @@ def test_what_has_passed_is_not_run_again(proof, monkeypatch, capsys):
     assert "not nothing" in capsys.readouterr().out
 
 
+def test_what_has_passed_with_other_code_is_run_again(tmp_path, monkeypatch):
+    out, run = tmp_path / "proof", []
+    monkeypatch.setattr(program, "run_stage", lambda name, *_: run.append(name) or {"passed": True, "seconds": 1.0})
+    for code, again in (("one", True), ("one", False), ("another", True)):
+        monkeypatch.setattr(program, "fingerprint", lambda code=code: code)
+        run.clear()
+        assert program.main(["--out", str(out)]) == 0
+        assert run == (list(STAGES) if again else [])
+
+
 def test_a_stage_that_fails_is_told_with_its_traceback_and_stops_no_other(tmp_path, capsys):
     out = tmp_path / "proof"
     assert program.main(["table", "half", "--out", str(out), "--limit", "0.01"]) == 1

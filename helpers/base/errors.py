@@ -1,7 +1,8 @@
-"""What keeps a run or a request from going on, told so that its message is enough; what a setting must be."""
+"""What keeps a run or a request from going on, told so that its message is enough; what a setting or a file must be."""
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -46,6 +47,15 @@ def require_counts(settings: Any, names: str, least: int = 1) -> None:
     """SettingError for the first of the named settings that is not a whole number of at least `least`."""
     require_each(settings, names, lambda value: type(value) is int, "must be a whole number")
     require_each(settings, names, lambda value: value >= least, f"must be at least {least}")
+
+
+def with_entries(file: Path, found: Any, needs: tuple[str, ...]) -> dict[str, Any]:
+    """What was read from a file of a checkpoint. CheckpointError unless it is a dictionary with these entries."""
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file} is damaged (no dictionary); delete {file.parent} and train again")
+    if absent := [name for name in needs if name not in found]:
+        raise CheckpointError(f"{file} lacks {', '.join(absent)}: no run of this series wrote it; train again")
+    return found
 
 
 def is_number(value: Any) -> bool:

@@ -4,9 +4,7 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from helpers.base.errors import CheckpointError
 from helpers.base.files import on_drive
 
 
@@ -33,15 +31,6 @@ def remove(folder: Path) -> None:
 def beside(folder: Path, role: str) -> Path:
     """The folder next to it in which its new or its previous content stands."""
     return folder.with_name(f"{folder.name}.{role}")
-
-
-def with_entries(file: Path, found: Any, needs: tuple[str, ...]) -> dict[str, Any]:
-    """What was read from a file of a checkpoint. CheckpointError unless it is a dictionary with these entries."""
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{file} is damaged (no dictionary); delete {file.parent} and train again")
-    if absent := [name for name in needs if name not in found]:
-        raise CheckpointError(f"{file} lacks {', '.join(absent)}: no run of this series wrote it; train again")
-    return found
 
 
 def settle(folder: Path) -> Path:

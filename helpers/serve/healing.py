@@ -34,13 +34,13 @@ def heal(
     own = replace(sampling, temperature=min(1.0, sampling.temperature), repetition_penalty=1.0)
     cache, new = model.new_cache(1, min(len(ids) + len(rest), model.config.block_size)), ids
     while rest:
-        if len(ids) > model.config.block_size:
-            return given
         agrees = torch.tensor([_agrees(token, rest) for token in vocabulary])
         with evaluating(model):
             logits, _ = model(torch.tensor([new], device=cache.k.device), cache=cache)
         new = sample(logits[:, -1].masked_fill(~agrees.to(logits.device), -torch.inf), own, [generator])
         ids, rest = ids + new, rest[len(vocabulary[new[0]]) :]
+        if len(ids) > model.config.block_size:
+            return given
     return ids
 
 

@@ -4,6 +4,7 @@ import argparse
 import ast
 import math
 import re
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from types import UnionType
@@ -64,28 +65,22 @@ def _add_serving(p: argparse.ArgumentParser, command: str) -> None:
     p.add_argument("--share", action="store_true", help="through a public address of gradio.live, for a while")
 
 
-def _at_least_one(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return value
+def _number(kind: type, holds: Callable[[float], bool], says: str) -> Callable[[str], float]:
+    """A parser of an argument that is a number: one that does not hold is refused with what the message says of it."""
+
+    def parse(text: str) -> float:
+        if not holds(value := kind(text)):
+            raise argparse.ArgumentTypeError(f"{text} {says}")
+        return value
+
+    parse.__name__ = kind.__name__  # which argparse names where the text is no number
+    return parse
 
 
-def _positive(text: str) -> float:
-    if not 0 < (value := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} must be above 0")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    if not 0 <= (value := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} must be 0 or above")
-    return value
-
-
-def _port(text: str) -> int:
-    if not 0 < (value := int(text)) < 2**16:
-        raise argparse.ArgumentTypeError(f"{text} is no port: 1 to 65535")
-    return value
+_at_least_one = _number(int, lambda value: value >= 1, "must be at least 1")
+_positive = _number(float, lambda value: 0 < value < math.inf, "must be above 0")
+_not_negative = _number(float, lambda value: 0 <= value < math.inf, "must be 0 or above")
+_port = _number(int, lambda value: 0 < value < 2**16, "is no port: 1 to 65535")
 
 
 def _record_name(text: str) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from helpers.base.files import ROOT, read_json, write_json
-from tests.gpu_proof.stages import LIMIT_BYTES, STAGES, Place, pick_sizes
+from tests.gpu_proof.stages import LIMIT_BYTES, STAGES, Place, gpu_tests, pick_sizes
 
 
 def run_stage(name: str, out: Path, limit: float) -> dict:
@@ -55,9 +55,9 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def fingerprint() -> str:
-    """Of all that decides what a stage finds: the series' code and these stages', PyTorch and its build."""
+    """Of what decides what a stage finds: the code of the series, the stages and the GPU's tests; PyTorch's build."""
     digest = sha256(torch.__version__.encode())
-    for path in sorted([*(ROOT / "helpers").rglob("*.py"), *(ROOT / "tests/gpu_proof").glob("*.py")]):
+    for path in sorted([*(ROOT / "helpers").rglob("*.py"), *(ROOT / "tests/gpu_proof").glob("*.py"), *gpu_tests()]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

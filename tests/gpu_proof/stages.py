@@ -113,11 +113,15 @@ def losses(trainer: Trainer) -> list[float]:
     return [step.loss for step in trainer.steps()]
 
 
+def gpu_tests() -> list[Path]:
+    """The files that have tests marked gpu."""
+    return [path for path in sorted((ROOT / "tests").glob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
+
+
 def tests(_: Sizes, place: Place) -> dict:
     """The tests marked gpu: skipped, every one, where there is no CUDA."""
     report = place.out / "tests.xml"
-    files = [str(path) for path in sorted((ROOT / "tests").glob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
-    line = [sys.executable, "-m", "pytest", *files, "-q", "-m", "gpu", f"--junit-xml={report}"]
+    line = [sys.executable, "-m", "pytest", *map(str, gpu_tests()), "-q", "-m", "gpu", f"--junit-xml={report}"]
     code = subprocess.run(line, cwd=ROOT).returncode
     require(code == 0, f"pytest ended with {code}")
     return {"pytest": code}
