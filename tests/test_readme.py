@@ -259,7 +259,7 @@ def test_the_full_size_table_is_that_of_the_recorded_runs():
     runs = list(recorded("gpt2-124m-*").values())
     rows = table("windows, steps, epochs, time")[1:]
     assert len(rows) == len(runs)
-    for what, losses, late, verbatim, recites in rows:
+    for what, tokens, losses, late, verbatim, recites in rows:
         batch, window, steps, epochs, minutes = numbers(what)
         (found,) = (
             f
@@ -268,6 +268,7 @@ def test_the_full_size_table_is_that_of_the_recorded_runs():
             == (int(batch), int(window), int(steps))
         )
         m = found["metrics"]
+        assert int(numbers(tokens)[0]) == m["tokens"]
         assert says(epochs, m["epochs"])
         assert says(minutes, m["seconds"] / 60)
         expected = [m[key] for key in ("loss_grid", "loss_shift_half", "loss_random", "floor_grid")]
@@ -285,11 +286,11 @@ def test_the_commands_of_the_full_size_table_are_those_of_the_recorded_runs():
     for line, (batch, window, steps) in zip(lines, rows, strict=True):
         args = parser().parse_args(line[line.index("helpers") + 1 :])
         own = PROFILES[args.profile].recipe(args.recipe)
-        asked = {"window": own.window, "lr": own.lr, "muon_lr": own.muon_lr, "steps": args.steps}
+        asked = {name: getattr(own, name) for name in ("window", "batch_size", "lr", "muon_lr")} | {"steps": args.steps}
         asked |= {name: float(value) for name, value in (entry.split("=") for entry in args.set)}
         assert (asked["batch_size"], asked["window"], args.steps) == (int(batch), int(window), int(steps))
         records = [found["run"] for found in recorded("gpt2-124m-*").values()]
-        (record,) = (r for r in records if all(r["recipe"][name] == value for name, value in asked.items()))
+        (record,) = (r for r in records if all(r["recipe"].get(name) == value for name, value in asked.items()))
         assert record["excerpt"] == args.excerpt
 
 
