@@ -82,14 +82,14 @@ class Recipe:
         ascending = "must be the lowest and the highest first beta, 0 <= beta < 1"
         require_each(self, "beta1_range", lambda v: v is None or (is_share_pair(v) and v[0] <= v[1]), ascending)
         require_each(self, "muon_momentum", lambda v: 0 <= v < 1, "is no share: 0 <= {name} < 1")
+        require_each(self, "zero_residual stop_at_target", lambda v: isinstance(v, bool), "must be True or False")
         fits = not self.half_windows or (self.window % 2 == 0 and self.window >= 4 and self.halved_steps < self.steps)
         require(fits, f"half_windows={self.half_windows} needs an even window from 4 on, and whole ones at the end")
         parts = f"batch_size={self.batch_size} does not divide into accumulation={self.accumulation} parts"
         require(self.batch_size % self.accumulation == 0, parts)
 
 
-# What each named recipe changes in a profile's own: after the public set-ups that it is named for. They stop at the
-# target, and have ten times the steps to get there.
+# What the recipes named for public set-ups change in a profile's own: until the target, in ten times the steps.
 _PUBLIC = {"policy": "grid", "optimizer": "adamw", "zero_residual": False, "stop_at_target": True}
 _CONSTANT = _PUBLIC | {"lr": 3e-4, "betas": (0.9, 0.999), "schedule": "constant", "warmup": 0.0}
 _ONECYCLE = {"schedule": "onecycle", "warmup": 0.1, "initial_lr": 0.1, "final_lr": 0.002, "beta1_range": (0.85, 0.95)}

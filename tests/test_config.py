@@ -48,6 +48,7 @@ def test_a_model_that_cannot_be_is_refused_by_name(changes, named):
         ({"betas": (0.9, 1.0)}, "0 <= beta < 1"),
         ({"betas": (0.9,)}, "two numbers"),
         ({"betas": 0.9}, "two numbers"),
+        ({"stop_at_target": "no"}, "stop_at_target='no' must be True or False"),
         ({"beta1_range": (5, 9)}, r"beta1_range=\(5, 9\)"),
         ({"beta1_range": (0.95, 0.85)}, "the lowest and the highest"),
         ({"weight_decay": -1}, "weight_decay=-1 must not be negative"),
