@@ -85,10 +85,11 @@ clean:  ## delete build/; runs/ (checkpoints) and .venv stay
 
 ##@ Work on it
 
+# Notebooks that `make run-all` has just executed are compared as they are; if one is not up to date, nbval executes all.
 test: lint | develop  ## unit tests, notebook structure, and every committed output compared by nbval
 	rm -rf build/test-runs
 	RUNS_DIR=build/test-runs OMP_NUM_THREADS=1 $(RUN) -m pytest -p tests.watching notebooks tests \
-		-n 3 --dist loadfile --no-loadscope-reorder \
+		-n 3 --dist loadfile --no-loadscope-reorder -p tests.executed --executed build/demo \
 		--nbval --nbval-current-env --nbval-cell-timeout $(or $(CELL_LIMIT),600)
 
 lint: | develop  ## ruff over code and notebooks
