@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.base.cross_entropy import linear_cross_entropy
+from helpers.base.gelu import gelu
 from helpers.config import IGNORE, GPTConfig
 
 
@@ -104,7 +105,7 @@ class MLP(nn.Module):
         self.dropout = _dropout(config)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.c_fc(x), approximate="tanh")  # (B, T, 4C); GPT-2 was trained with the tanh form
+        x = gelu(self.c_fc(x))  # (B, T, 4C); the tanh form, with which GPT-2 was trained
         return self.dropout(self.c_proj(x))  # (B, T, C)
 
 
@@ -124,10 +125,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """GPT-2 (Radford et al. 2019): token and position embeddings, `n_layer` blocks, an LM head.
-
-    With the default configuration: 124,439,808 parameters.
-    """
+    """GPT-2 (Radford et al. 2019): two embeddings, `n_layer` blocks, an LM head; 124,439,808 parameters by default."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()

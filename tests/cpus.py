@@ -48,7 +48,7 @@ CLASSES = {  # name: what each library is told
     },
     "sse41": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
 }
-FAST_PATHS = ["tests/test_quantize.py", "tests/test_optim.py", "tests/test_runtime.py", "tests/test_memory_kept.py"]
+FAST_PATHS = [f"tests/test_{name}.py" for name in ("quantize", "gelu", "optim", "runtime", "memory_kept")]
 COMMON = ("avx2", "avx512-vnni")  # what most readers have: the notebooks too; the others, by hand with --series
 NOTEBOOKS = ["notebooks/07_generation.ipynb", "notebooks/08_serving.ipynb"]
 SPEEDS = ("transformers, fp32", "ours, fp32", "ours, bf16", "ours, int8")
@@ -70,7 +70,7 @@ def pytest(name: str, runs: Path, *what: str) -> tuple[float, bool]:
 
 def fast_paths(name: str) -> dict[str, tuple[float, bool]]:
     """The tests of one class; the notebooks read the checkpoint of the last `make run-all`."""
-    tests = FAST_PATHS[:1] if name == "sse41" else FAST_PATHS  # nobody trains on such a machine
+    tests = FAST_PATHS[:2] if name == "sse41" else FAST_PATHS  # nobody trains on such a machine
     results = {"tests": pytest(name, ROOT / "build/cpus" / name, *tests)}
     trained = ROOT / "runs/demo/gpt"
     if name not in COMMON:
