@@ -43,8 +43,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def up_to_date(targets: list[str], root: Path) -> bool:
-    """Whether `make run-all` would have nothing to do. RUNS_DIR is that of the tests: theirs, not run-all's."""
-    bare = {name: value for name, value in os.environ.items() if name != "RUNS_DIR"}
+    """Whether `make run-all` would have nothing to do, and was run with the packages that are installed now."""
+    installed, copies = root / ".venv/.ready", [root / target for target in targets]
+    since = installed.stat().st_mtime if installed.exists() else 0.0
+    if not all(copy.exists() and copy.stat().st_mtime >= since for copy in copies):
+        return False
+    bare = {name: value for name, value in os.environ.items() if name != "RUNS_DIR"}  # that of the tests
     line = ["make", "--question", "PROFILE=demo", *targets]
     return subprocess.run(line, cwd=root, env=bare, capture_output=True).returncode == 0
 

@@ -1,6 +1,7 @@
 """What nbval takes from notebooks that `make run-all` has executed, and when it executes them itself."""
 
 import os
+import time
 from pathlib import Path
 
 import nbformat
@@ -80,11 +81,18 @@ def other_source(series):
     write(series / "build/demo/one.ipynb", "1\n", "print(2 - 1)")
 
 
+def other_packages(series):
+    (series / ".venv").mkdir()
+    (series / ".venv/.ready").touch()
+    os.utime(series / "build/demo/one.ipynb", times := (time.time() - 60,) * 2)
+    os.utime(series / "notebooks/one.ipynb", times)
+
+
 def no_copy(series):
     (series / "build/demo/one.ipynb").unlink()
 
 
-@pytest.mark.parametrize("change", [older, other_output, other_source, no_copy])
+@pytest.mark.parametrize("change", [older, other_output, other_source, other_packages, no_copy])
 def test_anything_else_is_executed(series, change):
     assert taken(series)
     change(series)

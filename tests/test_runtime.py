@@ -1,6 +1,7 @@
 """Choices of device and dtype, and the reasons that come with them."""
 
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from helpers import runtime
 from helpers.base import machine
 from helpers.base.machine import free_cores
-from helpers.base.timing import seconds_of
+from helpers.base.timing import seconds_in_turns, seconds_of
 from helpers.runtime import Runtime, pick_device, pick_dtype, pick_runtime, set_up
 
 
@@ -48,6 +49,19 @@ def test_the_shortest_of_several_calls_counts_and_the_first_does_not():
     assert 0.001 <= seconds < 0.02
     assert not waits
     assert 0.05 <= seconds_of(lambda: time.sleep(0.05), within=0.0) < 0.2, "a slow one is called twice, and no more"
+
+
+def test_of_ways_in_turns_a_hopeless_one_is_not_waited_for():
+    called = {0.001: 0, 0.002: 0, 0.06: 0}
+
+    def way(seconds):
+        called[seconds] += 1
+        time.sleep(seconds)
+
+    found = seconds_in_turns([partial(way, seconds) for seconds in called])
+    assert all(seconds <= best < seconds + 0.02 for seconds, best in zip(called, found, strict=True))
+    assert called.pop(0.06) == 2, "one turn: a call that does not count, and one that does"
+    assert all(calls > 6 for calls in called.values())
 
 
 def test_every_choice_comes_with_its_reason():
