@@ -12,6 +12,7 @@ PROFILE ?= demo
 OUT := build/$(PROFILE)
 SOURCES := $(sort $(wildcard notebooks/*.ipynb))
 EXECUTED := $(SOURCES:notebooks/%=$(OUT)/%)
+RECORDS := $(wildcard data/runs data/runs/*/ data/runs/*.csv data/runs/*/*)
 LIMIT := $(if $(CELL_LIMIT),--cell-limit $(CELL_LIMIT))
 
 # Where results go, as `runs_folder` in helpers/base/files.py says it: RUNS_DIR or runs; on Colab below Drive, if it is mounted.
@@ -46,9 +47,10 @@ help:  ## this list
 run-all: $(EXECUTED)  ## execute the notebooks in order; finished ones are not run again
 	@echo "executed notebooks and HTML: $(OUT)/   checkpoints, metrics, figures: $(RUNS)/"
 
-# An executed notebook is made from its source and the bundled scene. First it is written down, in a file beside it that
-# ends in .mk, which helpers it imports; these files are read here, so that it is made again when such a helper changes.
-$(OUT)/%.ipynb: notebooks/%.ipynb data/sample.txt | env
+# An executed notebook is made from its source, the bundled scene and what is recorded. First it is written down, in a
+# file beside it that ends in .mk, which helpers it imports; these files are read here, so that it is made again when
+# such a helper changes.
+$(OUT)/%.ipynb: notebooks/%.ipynb data/sample.txt $(RECORDS) | env
 	@$(RUN) -m helpers.tools.depends $< $@
 	@$(RUN) -m helpers.tools.execute run $< $@ --profile $(PROFILE) $(LIMIT)
 
@@ -85,7 +87,8 @@ clean:  ## delete build/; runs/ (checkpoints) and .venv stay
 
 ##@ Work on it
 
-# Notebooks that `make run-all` has just executed are compared as they are; if one is not up to date, nbval executes all.
+# Notebooks that `make run-all` has just executed in .venv are compared as they are; if one is not up to date, or shows
+# something else than what is committed, nbval executes all.
 test: lint | develop  ## unit tests, notebook structure, and every committed output compared by nbval
 	rm -rf build/test-runs
 	RUNS_DIR=build/test-runs OMP_NUM_THREADS=1 $(RUN) -m pytest -p tests.watching notebooks tests \

@@ -125,7 +125,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """GPT-2 (Radford et al. 2019): two embeddings, `n_layer` blocks, an LM head; 124,439,808 parameters by default."""
+    """GPT-2 (Radford et al. 2019): token and position embeddings, blocks, a head; 124,439,808 parameters by default."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()

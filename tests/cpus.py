@@ -70,8 +70,7 @@ def pytest(name: str, runs: Path, *what: str) -> tuple[float, bool]:
 
 def fast_paths(name: str) -> dict[str, tuple[float, bool]]:
     """The tests of one class; the notebooks read the checkpoint of the last `make run-all`."""
-    tests = FAST_PATHS[:2] if name == "sse41" else FAST_PATHS  # nobody trains on such a machine
-    results = {"tests": pytest(name, ROOT / "build/cpus" / name, *tests)}
+    results = {"tests": pytest(name, ROOT / "build/cpus" / name, *FAST_PATHS)}
     trained = ROOT / "runs/demo/gpt"
     if name not in COMMON:
         return results

@@ -1,7 +1,8 @@
 """A pytest plugin, `-p tests.executed --executed FOLDER`: nbval compares what `make run-all` has just left there.
 
 Where make finds every notebook up to date, and each shows what is committed, none is executed a second time: that takes
-minutes and says nothing new. Otherwise nbval executes all of them, for one may read what another leaves, and decides.
+minutes. Otherwise nbval executes all of them, for one may read what another leaves, and decides. What only a second
+execution shows, in an empty folder of runs and with one thread, CI sees: it tests before it runs.
 """
 
 import functools
@@ -43,11 +44,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def up_to_date(targets: list[str], root: Path) -> bool:
-    """Whether `make run-all` would have nothing to do, and was run with the packages that are installed now."""
-    installed, copies = root / ".venv/.ready", [root / target for target in targets]
-    since = installed.stat().st_mtime if installed.exists() else 0.0
-    if not all(copy.exists() and copy.stat().st_mtime >= since for copy in copies):
-        return False
+    """Whether `make run-all` would have nothing to do, and was run with the packages that are installed now.
+
+    A notebook's helpers are those of its .mk: it must be there, and of this notebook.
+    """
+    copies = [root / target for target in targets]
+    packages = [root / ".venv/.ready", *root.glob(".venv/lib/python*/site-packages")]  # pip changes the folder
+    since = max((path.stat().st_mtime for path in packages if path.exists()), default=0.0)
+    for copy in copies:
+        helpers = copy.with_suffix(".mk")
+        if not (copy.exists() and copy.stat().st_mtime >= since and helpers.exists()):
+            return False
+        if helpers.stat().st_mtime < (root / "notebooks" / copy.name).stat().st_mtime:
+            return False
     bare = {name: value for name, value in os.environ.items() if name != "RUNS_DIR"}  # that of the tests
     line = ["make", "--question", "PROFILE=demo", *targets]
     return subprocess.run(line, cwd=root, env=bare, capture_output=True).returncode == 0
@@ -60,7 +69,7 @@ def stored(path: Path) -> dict[tuple[str, str], list]:
 
 
 def compare(item: Any, left: dict[tuple[str, str], list]) -> None:
-    """What nbval's `runtest` does behind the execution, with these outputs: NbCellError where they differ."""
+    """What nbval's `runtest` does when a cell has been executed, with these outputs: NbCellError where they differ."""
     from nbval.plugin import coalesce_streams
 
     found = left.get((item.cell.id, item.cell.source))
@@ -68,7 +77,10 @@ def compare(item: Any, left: dict[tuple[str, str], list]) -> None:
         item.raise_cell_error("The executed notebook lacks this cell")
     if any(output.output_type == "error" for output in found) and not item.options["check_exception"]:
         item.raise_cell_error("The executed notebook stores an error")
-    checked = item.options["check"] and item.cell.execution_count is not None
+    unrun = item.cell.execution_count is None
+    if unrun and item.cell.outputs:
+        item.raise_cell_error("Unrun reference cell has outputs")
+    checked = item.options["check"] and not unrun
     if checked and not item.compare_outputs(coalesce_streams(found), coalesce_streams(item.cell.outputs)):
         item.raise_cell_error("Cell outputs differ", "\n".join(item.comparison_traceback))
 

@@ -29,6 +29,8 @@ def series(tmp_path, monkeypatch) -> Path:
     (tmp_path / "Makefile").write_text("build/demo/%.ipynb: notebooks/%.ipynb\n\tfalse\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     write(tmp_path / "notebooks/one.ipynb", "1\n")
+    (tmp_path / "build/demo").mkdir(parents=True)
+    (tmp_path / "build/demo/one.mk").touch()
     write(tmp_path / "build/demo/one.ipynb", "1\n")
     return tmp_path
 
@@ -81,18 +83,38 @@ def other_source(series):
     write(series / "build/demo/one.ipynb", "1\n", "print(2 - 1)")
 
 
-def other_packages(series):
+def ready(series):
+    age_all(series)
     (series / ".venv").mkdir()
     (series / ".venv/.ready").touch()
-    os.utime(series / "build/demo/one.ipynb", times := (time.time() - 60,) * 2)
-    os.utime(series / "notebooks/one.ipynb", times)
+
+
+def other_packages(series):
+    age_all(series)
+    (series / ".venv/lib/python3.11/site-packages").mkdir(parents=True)
+
+
+def age_all(series):
+    for path in series.glob("**/one.*"):
+        os.utime(path, (time.time() - 60,) * 2)
+
+
+def no_helpers(series):
+    (series / "build/demo/one.mk").unlink()
+
+
+def helpers_of_another(series):
+    os.utime(series / "build/demo/one.mk", (1, 1))
 
 
 def no_copy(series):
     (series / "build/demo/one.ipynb").unlink()
 
 
-@pytest.mark.parametrize("change", [older, other_output, other_source, other_packages, no_copy])
+CHANGES = [older, other_output, other_source, ready, other_packages, no_helpers, helpers_of_another, no_copy]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_anything_else_is_executed(series, change):
     assert taken(series)
     change(series)

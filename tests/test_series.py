@@ -56,6 +56,13 @@ def test_a_run_takes_its_profile_and_shows_itself_without_network(tmp_path):
     assert loads == []
 
 
+def test_an_executed_notebook_has_the_time_of_its_beginning(tmp_path):
+    """For make: what was saved while it ran is newer."""
+    source = notebook(tmp_path / "n.ipynb", "open('saved', 'w').close()")
+    run_notebook(source, tmp_path / "out.ipynb", "demo")
+    assert source.stat().st_mtime < (tmp_path / "out.ipynb").stat().st_mtime < (tmp_path / "saved").stat().st_mtime
+
+
 def test_formulas_are_shown_without_network_and_code_is_left_alone():
     html = with_mathml("<p>Of $x_1$ and</p><p>$$\\frac{a}{b &lt; c}$$</p><pre>$HOME $x$</pre><code>a$b$c</code> $y$")
     assert html.count("<math") == 3
@@ -159,9 +166,10 @@ def test_results_that_were_deleted_are_made_again(finished):
 
 def test_a_notebook_runs_again_when_what_it_imports_has_changed_and_not_otherwise(finished):
     """And those after it, which may read what it leaves."""
-    for change in ("helpers/serve/space.py", "helpers/tools/execute.py", "data/README.md"):
+    for change in ("helpers/serve/space.py", "helpers/tools/execute.py", "data/README.md", "data/runs/README.md"):
         assert planned(finished, change=change) == [], change
-    assert planned(finished, change="data/sample.txt") == NOTEBOOKS
+    for change in ("data/sample.txt", "data/runs", "data/runs/laws.csv", "data/runs/demo-seed-1/metrics.json"):
+        assert planned(finished, change=change) == NOTEBOOKS, change  # the folder's: a run was added or deleted
     assert planned(finished, change=f"notebooks/{NOTEBOOKS[2]}.ipynb") == NOTEBOOKS[2:]
     for module in ("model", "run/session", "serve/engine", "serve/page"):
         word = f"helpers.{module.replace('/', '.')}"

@@ -9,11 +9,11 @@ import torch
 def seconds_in_turns(ways: Sequence[Callable[[], object]], device: str = "cpu") -> list[float]:
     """`seconds_of` each way, the shortest of three turns: what holds the machine up for a moment hits one of many.
 
-    What takes five times as long as another has one turn: emulated bf16 is 50 times slower, and would be waited for.
+    What takes 20 times as long as the fastest has no further turn: emulated bf16, 50 times slower, is not waited for.
     """
     seconds = [seconds_of(way, device) for way in ways]
     for _ in range(2):
-        hopeless = 5 * min(seconds)
+        hopeless = 20 * min(seconds)
         seconds = [min(s, seconds_of(way, device)) if s < hopeless else s for s, way in zip(seconds, ways, strict=True)]
     return seconds
 

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -48,7 +49,8 @@ def run_notebook(
 ) -> float:
     """Execute `source` into `target`, in the source's folder, with the parameter PROFILE where it is given; seconds.
 
-    Written as *.partial.ipynb and moved when every cell has run; beside it, what the next run calls usual.
+    Written as *.partial.ipynb and moved when every cell has run, with the time of its beginning; beside it, what the
+    next run calls usual.
     limit: seconds that a cell may take, the profile's own by default; stream: where it is said what runs, `watching`
     how (as for `Watch`). Raises NotebookError.
     """
@@ -56,7 +58,7 @@ def run_notebook(
     partial = target.with_suffix(".partial.ipynb")
     usual, seconds = usual_seconds(source, target, profile), {}
     limit = limit or CELL_LIMIT.get(profile or "demo", max(CELL_LIMIT.values()))
-    start = time.perf_counter()
+    begun, start = time.time(), time.perf_counter()
     with Watch(stream, source.stem, usual.get("notebook"), **watching) as watch:
         try:
             watched = {"watch": watch, "usual": usual, "limit": limit, "seconds": seconds}
@@ -66,6 +68,7 @@ def run_notebook(
     unrun = [cell for cell in notebook.cells if runs_code(cell) and not cell.execution_count]
     if unrun:
         raise NotebookError(f"{source.name} ended early: {len(unrun)} cells did not run (sys.exit?); see {partial}")
+    os.utime(partial, (begun, begun))  # a helper that was saved while this ran is newer, for make
     partial.replace(target)
     total = time.perf_counter() - start
     cells = {name: float(f"{s:.2g}") for name, s in seconds.items() if name and s > 1}

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers import model
+from helpers.base.gelu import gelu as activation
 from helpers.base.timing import seconds_of
 from helpers.config import GPTConfig, Recipe
 from helpers.model import GPT
@@ -107,7 +108,7 @@ def parts_of_a_pass(B: int, T: int, runtime: Runtime) -> dict[str, float]:
         torch.autograd.grad(F.scaled_dot_product_attention(q, q, q, is_causal=True).sum(), q)
 
     def gelu() -> None:
-        torch.autograd.grad(F.gelu(wide, approximate="tanh"), wide, wide)
+        torch.autograd.grad(activation(wide), wide, wide)
 
     def layer_norm() -> None:
         torch.autograd.grad(norm(x), (x, norm.weight, norm.bias), x)
