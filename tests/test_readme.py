@@ -32,7 +32,7 @@ README, HELPERS, RUNS, CONTRIBUTING = (
     for name in ("README.md", "helpers/README.md", "data/runs/README.md", "CONTRIBUTING.md")
 )
 TEXT = "\n".join((README, HELPERS, RUNS, CONTRIBUTING))  # a table may stand in any of them, but in one
-PAGES = sorted(path for name in ("*.md", "*/*.md", "data/runs/*.md") for path in ROOT.glob(name))
+PAGES = sorted(path for name in ("*.md", "[!.]*/*.md", "data/runs/*.md") for path in ROOT.glob(name))
 
 
 def blocks(language: str, text: str = TEXT) -> list[str]:
