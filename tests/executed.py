@@ -15,7 +15,8 @@ from typing import Any
 import nbformat
 import pytest
 
-PLAYED = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")  # another processor, as which run-all may not have run
+# Those of tests/cpus.py: they play another processor, as which run-all may not have run.
+PLAYED = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "FBGEMM_ENABLE_INSTRUCTIONS")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -98,7 +99,7 @@ def agrees(comparison: Callable[[], None]) -> bool:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """What was not executed is said."""
-    taken = [report for report in terminalreporter.getreports("passed") if dict(report.user_properties).get("executed")]
+    passed = (dict(report.user_properties) for report in terminalreporter.getreports("passed"))
+    taken = [properties["executed"] for properties in passed if "executed" in properties]
     if taken:
-        folder = dict(taken[0].user_properties)["executed"]
-        terminalreporter.write_line(f"{len(taken)} cells were not executed again: make finds {folder} up to date")
+        terminalreporter.write_line(f"{len(taken)} cells were not executed again: make finds {taken[0]} up to date")

@@ -8,6 +8,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from tests.cpus import CLASSES
 from tests.executed import PLAYED
 
 
@@ -125,6 +126,10 @@ def test_anything_else_is_executed(series, change):
 def test_another_processor_executes(series, variable, monkeypatch):
     monkeypatch.setenv(variable, "avx2")
     assert not taken(series)
+
+
+def test_all_that_plays_a_processor_is_known():
+    assert set(PLAYED) == {variable for told in CLASSES.values() for variable in told}
 
 
 def test_the_execution_decides(series):
