@@ -3,7 +3,8 @@
 `python -m tests.cpus` runs, as each class of processor, the tests of what picks a fast path, one short training, and,
 as the common classes, notebooks 07 and 08 against their committed outputs. By hand: `--series` runs all
 notebooks and compares them all; `--decoding` writes with GPT-2 124M in every format, and transformers beside it.
-Classes may be named. Unless told, all of them, but the native one only by hand: `make test` is its test.
+Classes may be named. Unless told, all that this processor can play, and this one itself only by hand: `make test`
+is its test. A newer processor cannot be played: PyTorch does not ask, and dies of the first instruction it lacks.
 
 Four libraries choose instructions by themselves, so each is told: PyTorch, oneDNN, MKL and FBGEMM.
 """
@@ -48,11 +49,28 @@ CLASSES = {  # name: what each library is told
     },
     "sse41": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
 }
+LEVELS = ("DEFAULT", "AVX2", "AVX512")  # PyTorch's classes, each with the instructions of those before it
 FAST_PATHS = [f"tests/test_{name}.py" for name in ("quantize", "gelu", "optim", "runtime", "memory_kept")]
 COMMON = ("avx2", "avx512-vnni")  # what most readers have: the notebooks too; the others, by hand with --series
 NOTEBOOKS = ["notebooks/07_generation.ipynb", "notebooks/08_serving.ipynb"]
 SPEEDS = ("transformers, fp32", "ours, fp32", "ours, bf16", "ours, int8")
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout", "600"]
+
+
+def playable() -> list[str]:
+    """The classes that this processor can play, itself first."""
+    return [name for name in CLASSES if _level(name) <= _level("native")]
+
+
+def by_default() -> list[str]:
+    """Those of them that differ from this processor: by PyTorch's level, or, on the newest, by what oneDNN is told."""
+    return [name for name in playable()[1:] if _level(name) < _level("native") or _level(name) == len(LEVELS) - 1]
+
+
+def _level(name: str) -> int:
+    here = torch.backends.cpu.get_cpu_capability()
+    level = CLASSES[name].get("ATEN_CPU_CAPABILITY", here).upper()
+    return LEVELS.index(level) if level in LEVELS else 0  # another architecture
 
 
 def environment(name: str, runs: Path) -> dict[str, str]:
@@ -116,12 +134,16 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := [name for name in args.classes if name not in CLASSES]:
         parser.error(f"{', '.join(unknown)}: none of {', '.join(CLASSES)}")
-    by_hand = args.series or args.decoding
-    names = args.classes or [name for name in CLASSES if by_hand or name != "native"]
+    if too_new := [name for name in args.classes or CLASSES if name not in playable()]:
+        missing = f"{', '.join(too_new)}: this processor lacks the instructions"
+        if args.classes:
+            parser.error(missing)
+        print(f"left out: {missing}", flush=True)
+    names = args.classes or (playable() if args.series or args.decoding else by_default())
     if args.decoding:
         return decoding(names)
     table = {name: (series if args.series else fast_paths)(name) for name in names}
-    print(f"\n{'seconds':14s}" + "".join(f"{part:>9s}" for part in max(table.values(), key=len)))
+    print(f"\n{'seconds':14s}" + "".join(f"{part:>9s}" for part in max(table.values(), key=len, default={})))
     for name, parts in table.items():
         print(f"{name:14s}" + "".join(f"{seconds:8.0f}{' ' if passed else '!'}" for seconds, passed in parts.values()))
     failed = [name for name, parts in table.items() if not all(passed for _, passed in parts.values())]

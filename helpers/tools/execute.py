@@ -88,6 +88,7 @@ def _papermill(source: Path, partial: Path, parameters: dict[str, str], watched:
         extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about local TCP
         record_timing=False,
         coalesce_streams=True,
+        shutdown_kernel="immediate",  # all that it had to write is written; leaving politely takes a second
         **watched,
     )
 
