@@ -11,7 +11,7 @@ from helpers.checkpoint import CheckpointError, save_checkpoint
 from helpers.generate import generate
 from helpers.memorization import corpus_loss
 from helpers.quantize import quantize_int8, quantize_rows, save_int8
-from helpers.serve import decoding, kernels, one_row
+from helpers.serve import bf16, decoding, kernels
 from helpers.serve.decoding import FORMATS, for_decoding, kernels_of, load_for_decoding, with_kernels
 from tests.conftest import same, tiny_gpt
 
@@ -130,21 +130,21 @@ def test_every_shape_of_a_model_says_how_it_is_multiplied():
 @pytest.mark.parametrize(("n_in", "n_out"), SHAPES)
 def test_the_kernel_of_a_single_row_is_no_slower_than_the_plain_one(n_in, n_out):
     """As it was timed, once, here: the first edition's took 1.6 times as long as plain on a CPU with AVX-512."""
-    name, why = one_row.fastest(n_in, n_out)
-    seconds = one_row.timed(n_in, n_out)
+    name, why = bf16.fastest(n_in, n_out)
+    seconds = bf16.timed(n_in, n_out)
     assert seconds[name] <= seconds["plain"]
     assert why.startswith(f"{n_in:,} -> {n_out:,}: {name}, ")
-    assert one_row.timed(n_in, n_out) is seconds, "timed once"
+    assert bf16.timed(n_in, n_out) is seconds, "timed once"
 
 
 def test_the_kernel_of_a_single_row_follows_the_clock(monkeypatch):
     for taken, seconds in {"plain": (1.0, 1.0, 0.95), "as a vector": (2.0, 1.0, 1.1)}.items():
-        found = dict(zip(one_row.KERNELS, seconds, strict=True))
-        monkeypatch.setattr(one_row, "timed", lambda *_, found=found: found)
-        assert one_row.fastest.__wrapped__(768, 768)[0] == taken
+        found = dict(zip(bf16.KERNELS, seconds, strict=True))
+        monkeypatch.setattr(bf16, "timed", lambda *_, found=found: found)
+        assert bf16.fastest.__wrapped__(768, 768)[0] == taken
 
 
-@pytest.mark.parametrize("name", one_row.KERNELS)
+@pytest.mark.parametrize("name", bf16.KERNELS)
 def test_every_kernel_of_a_single_row_multiplies_right_and_leaves_onednn_as_it_was(name, monkeypatch):
     monkeypatch.setattr(decoding, "fastest_for_a_row", lambda *_: (name, ""))
     model = tiny_gpt(seed=2, scale=3.0, n_embd=64)
@@ -160,7 +160,7 @@ def test_every_kernel_of_a_single_row_multiplies_right_and_leaves_onednn_as_it_w
 def test_a_product_of_many_rows_never_sees_onednn_switched_off(monkeypatch):
     """While another thread multiplies single rows without it: several requests are answered at once."""
     matrix, row, rows = torch.ones(64, 64, dtype=torch.bfloat16), torch.ones(1, 64), torch.ones(2, 64)
-    layer, seen, linear = one_row.OneRowLinear(64, 64, bias=False), [], torch.nn.functional.linear
+    layer, seen, linear = bf16.BF16Linear(64, 64, bias=False), [], torch.nn.functional.linear
     layer.weight, layer.kernel = torch.nn.Parameter(matrix, requires_grad=False), "without oneDNN"
 
     def watched(x, *others):
@@ -170,7 +170,8 @@ def test_a_product_of_many_rows_never_sees_onednn_switched_off(monkeypatch):
             seen.append(torch.backends.mkldnn.enabled)
         return linear(x, *others)
 
-    monkeypatch.setattr(one_row.F, "linear", watched)
+    monkeypatch.setattr(bf16.F, "linear", watched)
+    monkeypatch.setitem(bf16.MANY, "plain", watched)
     with ThreadPoolExecutor(1) as pool:
         alone = pool.submit(lambda: [(layer(row.bfloat16()), time.sleep(0.001)) for _ in range(100)])
         while not alone.done():
@@ -180,8 +181,34 @@ def test_a_product_of_many_rows_never_sees_onednn_switched_off(monkeypatch):
 
 
 def test_every_shape_of_a_bf16_model_says_how_its_rows_are_multiplied():
-    said = kernels_of(for_decoding(tiny_gpt(n_embd=64), "bf16"))
+    *said, many = kernels_of(for_decoding(tiny_gpt(n_embd=64), "bf16"))
     assert {s.split(":")[0] for s in said} == {"64 -> 192", "64 -> 64", "64 -> 256", "256 -> 64", "64 -> 50"}
+    assert many.startswith(f"several rows: {bf16.fastest_for_many()[0]}, ")
+
+
+def test_many_rows_are_multiplied_no_slower_than_the_plain_way():
+    """As it was timed, once, here; processors that emulate bf16 took 5 to 13 times what fp32 takes."""
+    name, _ = bf16.fastest_for_many()
+    seconds = bf16.timed_many()
+    assert seconds[name] <= seconds["plain"]
+    assert bf16.timed_many() is seconds, "timed once"
+
+
+def test_the_kernel_of_many_rows_follows_the_clock(monkeypatch):
+    for taken, seconds in {"plain": (1.0, 0.95), "in fp32": (1.0, 0.2)}.items():
+        monkeypatch.setattr(bf16, "timed_many", lambda seconds=seconds: dict(zip(bf16.MANY, seconds, strict=True)))
+        assert bf16.fastest_for_many()[0] == taken
+
+
+@pytest.mark.parametrize("name", bf16.MANY)
+def test_many_rows_are_multiplied_right_by_every_kernel(name, monkeypatch):
+    monkeypatch.setattr(decoding, "fastest_for_many", lambda: (name, ""))
+    ready = for_decoding(tiny_gpt(seed=2, scale=3.0, n_embd=64), "bf16")
+    with torch.no_grad():
+        found = ready(IDX)[0]
+        assert found.dtype == torch.bfloat16
+        exact = ready.float()(IDX)[0]
+    assert (found - exact).norm() <= 0.02 * exact.norm()
 
 
 def test_every_matrix_is_stored_in_8_bits_and_once(tmp_path, path):

@@ -11,9 +11,9 @@ from torch import nn
 from helpers.checkpoint import CheckpointError, load_checkpoint, read_meta
 from helpers.model import GPT
 from helpers.quantize import Int8Linear, load_int8, quantize_int8
+from helpers.serve.bf16 import BF16Linear, fastest_for_many
+from helpers.serve.bf16 import fastest as fastest_for_a_row
 from helpers.serve.kernels import fastest, packed_kernel
-from helpers.serve.one_row import OneRowLinear
-from helpers.serve.one_row import fastest as fastest_for_a_row
 
 FORMATS = ("fp32", "bf16", "int8")  # what weights can be served in
 
@@ -35,10 +35,11 @@ def for_decoding(model: GPT, weights: str = "fp32", kernel: str | None = None) -
     for module, name, child in [(m, n, c) for m in twin.modules() for n, c in m.named_children()]:
         if isinstance(child, nn.Linear) and weights == "bf16":
             with torch.device("meta"):
-                row = OneRowLinear(child.in_features, child.out_features, bias=child.bias is not None)
-            row.weight, row.bias = child.weight, child.bias
-            row.kernel, _ = fastest_for_a_row(child.in_features, child.out_features)
-            setattr(module, name, row)
+                half = BF16Linear(child.in_features, child.out_features, bias=child.bias is not None)
+            half.weight, half.bias = child.weight, child.bias
+            half.kernel, _ = fastest_for_a_row(child.in_features, child.out_features)
+            half.many, _ = fastest_for_many()
+            setattr(module, name, half)
         elif isinstance(child, nn.Linear):
             child.weight.data = child.weight.data.t().contiguous().t()  # the same matrix, column after column
     return twin
@@ -53,10 +54,14 @@ def with_kernels(model: GPT, kernel: str | None = None) -> GPT:
 
 
 def kernels_of(model: GPT) -> list[str]:
-    """Which kernel multiplies each shape of matrix of an int8 model here, or a row of a bf16 one, and why."""
-    matrices = [m for m in model.modules() if isinstance(m, (Int8Linear, OneRowLinear))]
-    shapes = sorted({(type(m) is OneRowLinear, *m.weight.shape, m.weight.device.type) for m in matrices})
-    return [(fastest_for_a_row(i, o) if row else fastest(i, o, device))[1] for row, o, i, device in shapes]
+    """Which kernel multiplies each shape of matrix of an int8 model here, or a row and rows of a bf16 one, and why."""
+    shapes = {type(m): set() for m in model.modules() if isinstance(m, (Int8Linear, BF16Linear))}
+    for m in model.modules():
+        if type(m) in shapes:
+            shapes[type(m)].add((*m.weight.shape, m.weight.device.type))
+    kernels = [fastest(i, o, device)[1] for o, i, device in sorted(shapes.get(Int8Linear, ()))]
+    kernels += [fastest_for_a_row(i, o)[1] for o, i, _ in sorted(shapes.get(BF16Linear, ()))]
+    return kernels + [fastest_for_many()[1]] * (BF16Linear in shapes)
 
 
 def load_for_decoding(
