@@ -137,5 +137,5 @@ gpu-proof: | develop  ## on a CUDA machine, all that only a GPU can prove, and t
 .venv/.ready: requirements.txt requirements-dev.txt
 	python3 -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: the series needs Python 3.11 or newer")'
 	python3 -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	.venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	touch $@

@@ -2,7 +2,7 @@
 
 Where make finds every notebook up to date, and each shows what is committed, none is executed a second time: that takes
 minutes. Otherwise nbval executes all of them, for one may read what another leaves, and decides. What only a second
-execution shows, in an empty folder of runs and with one thread, CI sees: it tests before it runs.
+execution shows, in a folder of runs of its own, is seen by `make test` before the first run-all.
 """
 
 import functools
